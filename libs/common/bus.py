@@ -1,0 +1,129 @@
+"""The connection to NATS: reconnects for ever, and speaks typed requests and replies.
+
+Subjects of requests are `<service>.<verb>`, encoded as JSON by msgspec. A handler that raises a
+`LockgateError` answers with it; anything else answers as an internal error and is logged here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from libs.common.errors import LockgateError, Unavailable
+from libs.common.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+CONNECT_TIMEOUT = 10.0  # seconds for the first connection
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """How an error travels over the bus: the `type` of the error family and a sentence for people."""
+
+    error: str
+    detail: str
+
+
+class Refused(LockgateError):
+    """The service that was asked answered with an error of type `reason`."""
+
+    status, type, title = 502, "refused", "Another service refused this request"
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Bus:
+    """One process's connection to NATS, as `name`."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings, self._name = settings, name
+        self.client = Client()
+        self.js: JetStreamContext = self.client.jetstream(timeout=5)
+
+    async def start(self) -> None:
+        """Connect. Raises `Unavailable` when no server answers within a few seconds."""
+        settings = self._settings
+        password = settings.nats_password
+        try:
+            # nats-py tries for ever when it may reconnect for ever; the first connection has to fail fast.
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self.client.connect(
+                    settings.nats_url.split(","),
+                    name=self._name,
+                    user=settings.nats_user,
+                    password=password.get_secret_value() if password else None,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnect,
+                    reconnected_cb=self._on_reconnect,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=1,
+                    connect_timeout=2,
+                    ping_interval=5,
+                    max_outstanding_pings=2,
+                )
+        except (OSError, nats.errors.Error, TimeoutError) as error:
+            raise Unavailable(f"NATS at {settings.nats_url} does not answer: {error!r}") from error
+
+    async def stop(self) -> None:
+        """Send what is pending, then disconnect."""
+        try:
+            await self.client.drain()
+        except (nats.errors.Error, TimeoutError):
+            await self.client.close()
+
+    @property
+    def connected(self) -> bool:
+        return bool(self.client.is_connected)
+
+    async def _on_error(self, error: Exception) -> None:
+        log.warning("bus_error", error=repr(error))
+
+    async def _on_disconnect(self) -> None:
+        log.warning("bus_disconnected")
+
+    async def _on_reconnect(self) -> None:
+        log.info("bus_reconnected")
+
+    async def request(self, subject: str, query: msgspec.Struct, reply: type[R], timeout: float = 5.0) -> R:
+        """Ask a service. Raises `Refused` with its error, `Unavailable` when nobody answers in time."""
+        try:
+            answer = await self.client.request(subject, msgspec.json.encode(query), timeout=timeout)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unavailable(f"no answer to {subject}: {type(error).__name__}") from error
+        if answer.headers and answer.headers.get("Lockgate-Error"):
+            failure = msgspec.json.decode(answer.data, type=Failure)
+            raise Refused(failure.error, failure.detail)
+        return msgspec.json.decode(answer.data, type=reply)
+
+    async def serve(
+        self, subject: str, query: type[Q], handle: Callable[[Q], Awaitable[msgspec.Struct]]
+    ) -> None:
+        """Answer requests on `subject`; the replicas of one service share the work."""
+
+        async def on_message(message: Msg) -> None:
+            headers: dict[str, str] | None = None
+            try:
+                answer: msgspec.Struct = await handle(msgspec.json.decode(message.data, type=query))
+            except (LockgateError, msgspec.DecodeError) as error:
+                kind = error.type if isinstance(error, LockgateError) else "bad-request"
+                answer, headers = Failure(kind, str(error)), {"Lockgate-Error": kind}
+            except Exception:
+                log.exception("bus_handler_failed", subject=subject)
+                answer, headers = (
+                    Failure("internal", "the service failed; see its log"),
+                    {"Lockgate-Error": "internal"},
+                )
+            await self.client.publish(message.reply, msgspec.json.encode(answer), headers=headers)
+
+        await self.client.subscribe(subject, queue=subject, cb=on_message)

@@ -1,0 +1,149 @@
+"""What the control log says. A key is `<kind>` or `<kind>.<name>[.<name>]`; a value is one JSON object.
+
+`version` is the version of the owner's row: it grows with every change of that row, so that a reader of
+the log can tell which state of the database an entry stands for.
+"""
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+Access: TypeAlias = Literal["allow", "deny"]
+Role: TypeAlias = Literal["admin", "auditor", "member"]
+AuthType: TypeAlias = Literal["none", "api_key", "oauth"]
+Transport: TypeAlias = Literal["streamable_http", "sse", "stdio"]
+
+# The `<user>` of a credential that the whole organization uses.
+ORGANIZATION = "organization"
+DEFAULT_GROUP = "default"
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """Fields of every entry. Unknown fields are ignored, so that versions can share a log in a rollout."""
+
+    version: int
+
+
+class Org(Entry, frozen=True, kw_only=True):
+    """Key `org`, written by policy: the switch for the whole organization."""
+
+    enabled: bool = True
+    reason: str = ""
+
+
+class Keys(Entry, frozen=True, kw_only=True):
+    """Key `keys`, written by auth: public keys (JWK, RFC 7517) that verify access and console tokens."""
+
+    issuer: str
+    keys: list[dict[str, Any]]
+
+
+class Server(Entry, frozen=True, kw_only=True):
+    """Key `server.<slug>`, written by policy: a registered server and how to reach its upstream."""
+
+    slug: str
+    name: str
+    url: str
+    transport: Transport = "streamable_http"
+    enabled: bool = True
+    reason: str = ""
+    auth: AuthType = "none"
+    tools: list[str] = []
+    connect_timeout: float = 5.0  # seconds to a connection
+    response_timeout: float = 120.0  # seconds to the first byte of an answer
+
+
+class ServerAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """What a group may use of one server: `default` for every tool that `tools` does not name."""
+
+    default: Access = "allow"
+    tools: dict[str, Access] = {}
+
+
+class Group(Entry, frozen=True, kw_only=True):
+    """Key `group.<id>`, written by policy. A server that `servers` does not name cannot be used."""
+
+    id: str
+    name: str
+    servers: dict[str, ServerAccess] = {}
+
+
+class Member(Entry, frozen=True, kw_only=True):
+    """Key `member.<user>`, written by policy: the user's group. Without one it is the default group."""
+
+    user: str
+    group: str
+
+
+class User(Entry, frozen=True, kw_only=True):
+    """Key `user.<id>`, written by auth. Tokens issued before `tokens_valid_from` (Unix seconds) are void."""
+
+    id: str
+    email: str
+    name: str = ""
+    role: Role = "member"
+    active: bool = True
+    tokens_valid_from: int = 0
+
+
+class Revoked(Entry, frozen=True, kw_only=True):
+    """Key `revoked.<grant>`, written by auth, kept for one access-token lifetime. `at` is Unix seconds."""
+
+    grant: str
+    at: int
+
+
+class CredentialVersion(Entry, frozen=True, kw_only=True):
+    """Key `credential.<slug>.<user>`, written by credentials: that one exists, and its version."""
+
+    slug: str
+    user: str
+
+
+class Replica(msgspec.Struct, frozen=True, kw_only=True):
+    """Key `replica.<id>`, written by that gateway replica once a second and whenever it applied a change."""
+
+    id: str
+    revision: int  # everything up to here is applied
+    applied_at: str  # when it was, ISO 8601
+    lease: float  # seconds
+    on_stale: Literal["refuse", "serve"] = "refuse"
+    beat: int = 0  # counts up, so that a replica knows its own newest write
+
+
+AnyEntry: TypeAlias = Org | Keys | Server | Group | Member | User | Revoked | CredentialVersion | Replica
+
+KINDS: dict[str, type[AnyEntry]] = {
+    "org": Org,
+    "keys": Keys,
+    "server": Server,
+    "group": Group,
+    "member": Member,
+    "user": User,
+    "revoked": Revoked,
+    "credential": CredentialVersion,
+    "replica": Replica,
+}
+
+
+def key_of(entry: AnyEntry) -> str:
+    """The key under which `entry` stands in the log."""
+    match entry:
+        case Org():
+            return "org"
+        case Keys():
+            return "keys"
+        case Server(slug=slug):
+            return f"server.{slug}"
+        case Group(id=group):
+            return f"group.{group}"
+        case Member(user=user):
+            return f"member.{user}"
+        case User(id=user):
+            return f"user.{user}"
+        case Revoked(grant=grant):
+            return f"revoked.{grant}"
+        case CredentialVersion(slug=slug, user=user):
+            return f"credential.{slug}.{user}"
+        case Replica(id=replica):
+            return f"replica.{replica}"

@@ -1,0 +1,257 @@
+"""Follows the control log: every change in order, and an honest word on how far it is complete.
+
+The bucket keeps only the newest value of a key, so what a slow reader sees has holes: a value replaced
+before it was delivered never comes, and its successor comes later, perhaps after messages with smaller
+relevance to the reader but higher sequence numbers than the lost value. A sequence number therefore counts
+as *applied* only if nothing was skipped since the last one that counted, or if nothing was pending behind
+the message (DESIGN, "The lease").
+
+The consumer is our own, on a plain subscription, for two reasons: the pending count of each message is
+part of the rule above, and a lost or stuck consumer must be noticed and replaced within seconds.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js import api
+from nats.js.errors import APIError, NotFoundError
+
+from libs.common.bus import Bus
+from libs.common.clock import elapsed
+from libs.common.control.tables import Tables
+from libs.common.errors import Unavailable
+from libs.common.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+BUCKET = "CONTROL"
+STREAM = f"KV_{BUCKET}"
+SUBJECT = f"$KV.{BUCKET}."
+
+HEARTBEAT = 1.0  # seconds between the server's signs of life on an idle consumer
+SILENCE = 3.5  # seconds without one after which the consumer counts as lost
+# Deletions leave markers for an hour; a reader away for longer than this reads everything anew.
+RESUME_WITHIN = 30 * 60.0
+MARKER_TTL = 3600.0
+
+# (key, value or None when it was removed, revision)
+OnChange = Callable[[str, bytes | None, int], None]
+
+
+async def ensure_bucket(bus: Bus, replicas: int) -> None:
+    """Create the bucket if it is not there. History of one: the log says what is, not what was."""
+    config = api.StreamConfig(
+        name=STREAM,
+        subjects=[f"{SUBJECT}>"],
+        max_msgs_per_subject=1,
+        num_replicas=replicas,
+        storage=api.StorageType.FILE,
+        discard=api.DiscardPolicy.NEW,
+        allow_rollup_hdrs=True,
+        deny_delete=True,
+        allow_direct=True,
+        allow_msg_ttl=True,
+        max_msg_size=1024 * 1024,
+    )
+    try:
+        await bus.js.stream_info(STREAM)
+    except NotFoundError:
+        await bus.js.add_stream(config)
+    except (APIError, nats.errors.Error, TimeoutError) as error:
+        raise Unavailable(f"the control log cannot be opened: {error!r}") from error
+
+
+class Follower:
+    """Keeps `tables` equal to the log. `applied` is the revision up to which they are complete."""
+
+    def __init__(self, bus: Bus, settings: Settings) -> None:
+        self.tables = Tables()
+        self.applied = 0
+        self.heard: dict[str, float] = {}  # replica -> when its last entry arrived, by `elapsed()`
+        self._bus, self._settings = bus, settings
+        self._on_change: list[OnChange] = []
+        self._waiters: set[asyncio.Event] = set()
+        self._sub: Subscription | None = None
+        self._consumer: str | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._born: datetime | None = None  # when the log that we read was created
+        self._generation = 0  # of the consumer; what a replaced one still delivers is not for us
+        self._delivered = 0  # stream sequence of the newest message
+        self._consumer_seq = 0  # position within the present consumer
+        self._counting = False  # nothing skipped since `applied`
+        self._complete = False
+        self._last_sign = elapsed()
+        self._lost = False
+
+    def subscribe(self, on_change: OnChange) -> None:
+        """Call `on_change(key, value, revision)` after each entry. It must not raise or block."""
+        self._on_change.append(on_change)
+
+    async def start(self, timeout: float = 30.0) -> None:
+        """Read the whole bucket, then follow it. Returns when the tables are complete."""
+        await ensure_bucket(self._bus, self._settings.nats_replicas)
+        self._task = asyncio.create_task(self._run(), name="control-follower")
+        await self.wait_for(lambda: self.complete, timeout)
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._unsubscribe()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole bucket has been read once."""
+        return self._complete
+
+    async def wait_for(self, condition: Callable[[], bool], timeout: float) -> None:
+        """Wait until `condition()` holds, looked at after every entry. Raises `Unavailable` in time."""
+        event = asyncio.Event()
+        self._waiters.add(event)
+        try:
+            async with asyncio.timeout(timeout):
+                while not condition():
+                    event.clear()
+                    await event.wait()
+        except TimeoutError:
+            raise Unavailable("the control log does not answer in time") from None
+        finally:
+            self._waiters.discard(event)
+
+    def restart(self) -> None:
+        """Replace the consumer: something that should have arrived did not."""
+        self._lost = True
+        self._wake.set()
+
+    # -- the consumer -----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._open()
+                await self._watch_over()
+            except (APIError, nats.errors.Error, TimeoutError, OSError) as error:
+                log.warning("control_follow_failed", error=repr(error))
+                await asyncio.sleep(0.25)
+
+    async def _watch_over(self) -> None:
+        """Return when the consumer has to be replaced."""
+        while not self._lost and elapsed() - self._last_sign < SILENCE:
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), HEARTBEAT / 2)
+
+    async def _open(self) -> None:
+        await self._unsubscribe()
+        away = elapsed() - self._last_sign
+        info = await self._bus.js.stream_info(STREAM)
+        # A log created at another time, or shorter than what we have seen, is another log: believe nothing
+        # of the old one.
+        replaced = info.created != self._born or info.state.last_seq < self._delivered
+        anew = not self._complete or replaced or away > RESUME_WITHIN
+        if anew:
+            self._start_anew()
+        self._born = info.created
+        self._generation += 1
+        self._consumer_seq, self._lost = 0, False
+        inbox = self._bus.client.new_inbox()
+        self._sub = await self._bus.client.subscribe(inbox, cb=partial(self._on_message, self._generation))
+        config = api.ConsumerConfig(
+            deliver_subject=inbox,
+            filter_subject=f"{SUBJECT}>",
+            deliver_policy=api.DeliverPolicy.ALL if anew else api.DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=None if anew else self._delivered + 1,
+            ack_policy=api.AckPolicy.NONE,
+            max_deliver=1,
+            idle_heartbeat=HEARTBEAT,
+            flow_control=True,
+            mem_storage=True,
+            num_replicas=1,
+            inactive_threshold=30.0,
+        )
+        consumer = await self._bus.js.add_consumer(STREAM, config)
+        self._consumer = consumer.name
+        self._last_sign = elapsed()
+        if consumer.num_pending == 0 and not self._consumer_seq:
+            # Nothing to deliver: complete as it is. (A message that raced us decides for itself.)
+            self._count(max(self._delivered, info.state.last_seq if anew else 0))
+
+    def _start_anew(self) -> None:
+        # Keep the object: others hold it. The lease is not renewed before the log is read again.
+        fresh = Tables()
+        for name in Tables.__slots__:
+            setattr(self.tables, name, getattr(fresh, name))
+        self.heard.clear()
+        self.applied, self._delivered, self._counting, self._complete = 0, 0, False, False
+
+    async def _unsubscribe(self) -> None:
+        sub, self._sub = self._sub, None
+        consumer, self._consumer = self._consumer, None
+        if sub is None:
+            return
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            await sub.unsubscribe()
+            if consumer:
+                await self._bus.js.delete_consumer(STREAM, consumer)
+
+    async def _on_message(self, generation: int, message: Msg) -> None:
+        if generation != self._generation:
+            return
+        self._last_sign = elapsed()
+        if not message.subject.startswith(SUBJECT):
+            await self._on_status(message)
+            return
+        meta = message.metadata
+        assert meta.sequence is not None
+        seq, consumer_seq = meta.sequence.stream, meta.sequence.consumer
+        if consumer_seq != self._consumer_seq + 1:  # lost between server and us
+            self.restart()
+            return
+        self._consumer_seq = consumer_seq
+        contiguous = self._counting and seq == self._delivered + 1
+        self._delivered = seq
+        key = message.subject[len(SUBJECT) :]
+        value = None if _is_deletion(message) else message.data
+        self.tables.apply(key, value)
+        if key.startswith("replica."):
+            self._hear(key.removeprefix("replica."), value is None)
+        if contiguous or meta.num_pending == 0:
+            self._count(seq)
+        else:
+            self._counting = False
+        for on_change in self._on_change:
+            on_change(key, value, seq)
+        self._notify()
+
+    async def _on_status(self, message: Msg) -> None:
+        """An idle heartbeat, or a flow-control question, which wants an empty answer."""
+        if message.reply:
+            await self._bus.client.publish(message.reply)
+
+    def _hear(self, replica: str, deleted: bool) -> None:
+        if deleted:
+            self.heard.pop(replica, None)
+        else:
+            self.heard[replica] = self._last_sign
+
+    def _count(self, seq: int) -> None:
+        self.applied, self._counting, self._complete = max(self.applied, seq), True, True
+        self._notify()
+
+    def _notify(self) -> None:
+        for event in self._waiters:
+            event.set()
+
+
+def _is_deletion(message: Msg) -> bool:
+    headers = message.headers or {}
+    return headers.get("KV-Operation") in {"DEL", "PURGE"} or "Nats-Marker-Reason" in headers

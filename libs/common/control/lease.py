@@ -1,0 +1,110 @@
+"""A gateway replica's proof that it has applied everything committed before a known moment.
+
+The replica writes `replica.<id>` and waits until the log is applied up to its own write. The log is ordered
+and a write needs a quorum, so everything that was committed before the write was *sent* is then applied; the
+proof is good for `lease` seconds from that moment, on a clock that runs on through suspension.
+"""
+
+import asyncio
+import contextlib
+
+import msgspec
+import nats.errors
+import structlog
+from nats.js.errors import APIError
+
+from libs.common.bus import Bus
+from libs.common.clock import elapsed, iso, now
+from libs.common.control.entries import Replica, key_of
+from libs.common.control.follower import MARKER_TTL, SUBJECT, Follower
+
+log = structlog.get_logger(__name__)
+
+BEAT = 1.0  # seconds between two heartbeats
+UNSEEN = 2.0  # a write acknowledged this long ago and still not delivered: the consumer is stuck
+
+
+class Lease:
+    """Writes the heartbeats of one replica and knows until when its tables may be trusted."""
+
+    def __init__(self, bus: Bus, follower: Follower, replica: Replica) -> None:
+        self._bus, self._follower, self._entry = bus, follower, replica
+        self._proven = float("-inf")  # sending time of the newest heartbeat that came back
+        self._sent: dict[int, float] = {}  # revision of a heartbeat -> when it was sent
+        self._changed = asyncio.Event()
+        self._newest_change = 0
+        self._applied_at = iso(now())
+        self._task: asyncio.Task[None] | None = None
+        follower.subscribe(self._on_change)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the replica may decide now."""
+        return elapsed() < self._proven + self._entry.lease
+
+    @property
+    def age(self) -> float:
+        """Seconds since the moment up to which everything is known to be applied."""
+        return elapsed() - self._proven
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="lease")
+
+    async def stop(self) -> None:
+        """Stop, and say goodbye, so that no receipt waits for this replica. Deciding must have ended."""
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._proven = float("-inf")
+        headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
+        with contextlib.suppress(APIError, nats.errors.Error, TimeoutError, OSError):
+            await self._bus.js.publish(
+                SUBJECT + key_of(self._entry), headers=headers, msg_ttl=MARKER_TTL, timeout=1
+            )
+
+    def _on_change(self, key: str, _: bytes | None, revision: int) -> None:
+        if not key.startswith("replica."):
+            self._newest_change = revision
+        applied = self._follower.applied
+        if applied != revision:
+            return
+        for written in [r for r in self._sent if r <= applied]:
+            self._proven = max(self._proven, self._sent.pop(written))
+        if self._entry.revision < self._newest_change <= applied:
+            self._applied_at = iso(now())
+            self._changed.set()
+
+    async def _run(self) -> None:
+        while True:
+            self._changed.clear()
+            began = elapsed()
+            try:
+                await self._beat()
+            except (APIError, nats.errors.Error, TimeoutError, OSError) as error:
+                log.warning("heartbeat_failed", error=repr(error))
+                await asyncio.sleep(0.25)
+            if self._sent and elapsed() - min(self._sent.values()) > UNSEEN:
+                log.warning("heartbeat_unseen", revisions=sorted(self._sent))
+                self._sent.clear()
+                self._follower.restart()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), max(0.0, BEAT - (elapsed() - began)))
+
+    async def _beat(self) -> None:
+        applied = self._follower.applied
+        self._entry = msgspec.structs.replace(
+            self._entry, revision=applied, applied_at=self._applied_at, beat=self._entry.beat + 1
+        )
+        sent = elapsed()
+        ack = await self._bus.js.publish(
+            SUBJECT + key_of(self._entry), msgspec.json.encode(self._entry), msg_ttl=MARKER_TTL, timeout=2
+        )
+        if ack.seq <= applied:
+            # A new write stands before what we have read: this is another log than the one we read.
+            log.error("control_log_replaced", written=ack.seq, applied=applied)
+            self._follower.restart()
+        elif self._follower.applied >= ack.seq:
+            self._proven = max(self._proven, sent)
+        else:
+            self._sent[ack.seq] = sent

@@ -1,0 +1,207 @@
+"""A service's part of the control log: it writes there what its tables say, and waits for the receipt.
+
+Writing is level-triggered. Whatever happened, `publish` and `reconcile` read what the database says *now* and
+write where the log differs, under compare-and-swap: a slow writer cannot put an old state over a newer one,
+and a write that was lost (a crash between commit and log, NATS away) is made up for later.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+import nats.errors
+import structlog
+from nats.js.errors import APIError, NotFoundError
+
+from libs.common.bus import Bus
+from libs.common.clock import elapsed, iso, now
+from libs.common.control.entries import AnyEntry
+from libs.common.control.follower import MARKER_TTL, STREAM, SUBJECT, Follower, ensure_bucket
+from libs.common.errors import Unavailable
+from libs.common.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+RECONCILE_EVERY = 30.0  # seconds
+ATTEMPTS = 8  # of one compare-and-swap before giving up until the next reconciliation
+DRIFT = 0.02  # how much faster our clock may run than a replica's
+MARGIN = 0.25  # seconds on top
+
+# The entries that the given keys should have, by key; a key that should not exist is left out.
+# `None` asks for all entries that the service owns.
+Desired = Callable[[Collection[str] | None], Awaitable[Mapping[str, AnyEntry]]]
+
+_WRONG_SEQUENCE = (10071, 10164)  # NATS: the expected last sequence is not the last one
+_BUS_ERRORS = (APIError, nats.errors.Error, TimeoutError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReceipt:
+    """How a change stands at one gateway replica.
+
+    `applied`: it decides by the new state since `at`. `lease_expired`: it has not reported, and the last
+    proof it can have has run out, so it refuses every call until it has caught up. `pending`: neither yet.
+    """
+
+    replica: str
+    state: Literal["applied", "lease_expired", "pending"]
+    at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Answer to a change: from `revision` on every replica decides by it, if `complete`."""
+
+    revision: int
+    complete: bool
+    replicas: list[ReplicaReceipt] = field(default_factory=list)
+    detail: str = ""
+
+    @property
+    def status(self) -> int:
+        """HTTP status of the answer: 200, or 202 while something is pending."""
+        return 200 if self.complete else 202
+
+
+class Owner:
+    """Keeps the entries whose kind is in `kinds` equal to what `desired` says."""
+
+    def __init__(
+        self, bus: Bus, follower: Follower, settings: Settings, kinds: Collection[str], desired: Desired
+    ):
+        self._bus, self._follower, self._settings = bus, follower, settings
+        self._kinds, self._desired = frozenset(kinds), desired
+        self._log: dict[str, tuple[int, bytes | None]] = {}  # key -> revision, value
+        self._lock = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        follower.subscribe(self._on_change)
+
+    async def start(self) -> None:
+        """Reconcile once, then periodically. The follower must have started."""
+        await self.reconcile()
+        self._task = asyncio.create_task(self._run(), name="control-owner")
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def publish(self, *keys: str) -> Receipt:
+        """Bring `keys` to what the database says, and wait until it holds on every replica.
+
+        Call it after the commit. It never raises for a bus that is away: the receipt says what is pending.
+        """
+        try:
+            async with self._lock:
+                desired = await self._desired(keys)
+                revision = max([await self._write(key, desired.get(key)) for key in keys], default=0)
+        except (*_BUS_ERRORS, Unavailable) as error:
+            log.warning("control_write_failed", keys=keys, error=repr(error))
+            return Receipt(
+                0, False, detail="the control log cannot be written now; this will be completed later"
+            )
+        return await self.receipt(revision)
+
+    async def reconcile(self) -> int:
+        """Bring the whole part to what the database says. Returns the number of entries written."""
+        await ensure_bucket(self._bus, self._settings.nats_replicas)
+        async with self._lock:
+            desired = await self._desired(None)
+            present = {key for key, (_, value) in self._log.items() if value is not None}
+            differing = [key for key in desired.keys() | present if not self._same(key, desired.get(key))]
+            for key in differing:
+                # Read again, for this key alone: the list was made before the first write.
+                current = await self._desired([key])
+                await self._write(key, current.get(key))
+        if differing:
+            log.info("control_reconciled", entries=len(differing))
+        return len(differing)
+
+    async def receipt(self, revision: int) -> Receipt:
+        """Wait until every live replica has applied `revision`, or cannot be deciding without it."""
+        acknowledged = elapsed()
+        leases = [replica.lease for replica in self._follower.tables.replicas.values()]
+        allowance = max([self._settings.lease, *leases]) * (1 + DRIFT) + MARGIN
+
+        def known() -> bool:
+            return self._follower.applied >= revision
+
+        def settled() -> bool:
+            return known() and all(r.state != "pending" for r in self._states(revision, acknowledged))
+
+        with contextlib.suppress(Unavailable):
+            await self._follower.wait_for(settled, allowance)
+        states = self._states(revision, acknowledged)
+        complete = known() and all(r.state != "pending" for r in states)
+        return Receipt(revision, complete, states, "" if complete else "not yet confirmed by every replica")
+
+    def _states(self, revision: int, acknowledged: float) -> list[ReplicaReceipt]:
+        states = []
+        for name, replica in sorted(self._follower.tables.replicas.items()):
+            expiry = replica.lease * (1 + DRIFT) + MARGIN
+            if replica.revision >= revision:
+                states.append(ReplicaReceipt(name, "applied", replica.applied_at))
+            elif self._follower.heard.get(name, acknowledged) + expiry < acknowledged:
+                continue  # gone since before the change
+            elif replica.on_stale == "refuse" and elapsed() >= acknowledged + expiry:
+                states.append(ReplicaReceipt(name, "lease_expired", iso(now())))
+            else:
+                states.append(ReplicaReceipt(name, "pending"))
+        return states
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def _on_change(self, key: str, value: bytes | None, revision: int) -> None:
+        if key.partition(".")[0] in self._kinds and revision > self._log.get(key, (0, None))[0]:
+            self._log[key] = (revision, value)
+
+    def _same(self, key: str, entry: AnyEntry | None) -> bool:
+        return self._log.get(key, (0, None))[1] == (msgspec.json.encode(entry) if entry else None)
+
+    async def _write(self, key: str, entry: AnyEntry | None) -> int:
+        """Write `entry` under `key` unless it stands there. Returns the revision at which it stands."""
+        for _ in range(ATTEMPTS):
+            revision, _value = self._log.get(key, (0, None))
+            if self._same(key, entry):
+                return revision
+            try:
+                return await self._swap(key, entry, revision)
+            except APIError as error:
+                if error.err_code not in _WRONG_SEQUENCE:
+                    raise
+            # Somebody else wrote this key: another replica of this service. Look again at both sides.
+            self._log[key] = await self._newest(key)
+            entry = (await self._desired([key])).get(key)
+        raise Unavailable(f"{key} is being written by somebody else all the time")
+
+    async def _swap(self, key: str, entry: AnyEntry | None, expected: int) -> int:
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
+        value = msgspec.json.encode(entry) if entry else None
+        if value is None:
+            headers |= {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
+        ttl = MARKER_TTL if value is None else None
+        ack = await self._bus.js.publish(SUBJECT + key, value or b"", headers=headers, msg_ttl=ttl)
+        self._log[key] = (ack.seq, value)
+        return int(ack.seq)
+
+    async def _newest(self, key: str) -> tuple[int, bytes | None]:
+        try:
+            message = await self._bus.js.get_last_msg(STREAM, SUBJECT + key)
+        except NotFoundError:
+            return 0, None
+        deleted = bool(message.headers and "KV-Operation" in message.headers)
+        return message.seq or 0, None if deleted else message.data
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(RECONCILE_EVERY)
+            try:
+                await self.reconcile()
+            except (*_BUS_ERRORS, Unavailable) as error:
+                log.warning("control_reconcile_failed", error=repr(error))
+            except Exception:
+                log.exception("control_reconcile_failed")

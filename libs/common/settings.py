@@ -1,0 +1,72 @@
+"""Settings shared by every service. One prefix, `LOCKGATE_`; a service's own fields carry its name."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "LOCKGATE_"
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an origin such as https://mcp.example.com")
+    if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
+        raise ValueError("must be an origin only: no path, query or user")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+class Settings(BaseSettings):
+    """What every service needs to know. Durations are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    public_url: Annotated[str, AfterValidator(_origin)] = Field(
+        "http://127.0.0.1:8080", description="The one origin under which people and clients reach Lockgate."
+    )
+    data_dir: Path = Field(Path("data"), description="Directory for databases, journals and keys.")
+    nats_url: str = Field("nats://127.0.0.1:4222", description="NATS servers, separated by commas.")
+    nats_user: str | None = Field(None, description="User of this service at NATS.")
+    nats_password: SecretStr | None = Field(None, description="Password of this service at NATS.")
+    nats_replicas: int = Field(
+        1, ge=1, le=5, description="Copies that NATS keeps of each stream (3 on a cluster)."
+    )
+    activity_stream_bytes: int = Field(
+        1024**3, ge=1024**2, description="Size at which the stream between journals and ClickHouse is full."
+    )
+    lease: float = Field(
+        5.0, ge=1, le=60, description="How long a replica may decide on a proof of freshness."
+    )
+    log_format: Literal["console", "json"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def secure_cookies(self) -> bool:
+        """Whether the public origin is HTTPS, so that cookies can be bound to it."""
+        return self.public_url.startswith("https://")
+
+
+class BadSettings(Exception):
+    """Every bad setting of a service at once, one line each, as `LOCKGATE_NAME: what is wrong`."""
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(cls: type[S], **overrides: object) -> S:
+    """Read `cls` from the environment; `overrides` win. Raises `BadSettings` naming each wrong variable."""
+    try:
+        return cls(**overrides)  # type: ignore[arg-type]  # checked by pydantic itself
+    except ValidationError as error:
+        lines = [f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        raise BadSettings("\n".join(lines)) from None
+
+
+def unknown_variables(*classes: type[Settings]) -> list[str]:
+    """`LOCKGATE_*` variables of the environment that no given settings class reads: likely typing errors."""
+    known = {f"{PREFIX}{name}".upper() for cls in classes for name in cls.model_fields}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known)

@@ -1,0 +1,5 @@
+"""The console's common parts: who is signed in, the page frame, and errors as pages.
+
+session.py   the signed-in user of a request, by the control log alone; roles as `Annotated` types
+frame.py     pages: templates in one frame, with its headers
+"""

@@ -1,0 +1,134 @@
+"""Wiring of a gateway replica."""
+
+import asyncio
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from libs.common import errors, health
+from libs.common.bus import Bus
+from libs.common.clock import iso, now
+from libs.common.control.entries import Replica
+from libs.common.control.follower import Follower
+from libs.common.control.lease import Lease
+from libs.common.journal import Journal
+from libs.common.lifecycle import running
+from libs.common.shipper import Shipper
+from libs.common.tokens import Claims, Verifier
+from services.gateway import metadata
+from services.gateway.credentials import Wallet
+from services.gateway.doorway import Doorway
+from services.gateway.ladder import Call, Decision, decide
+from services.gateway.lane import Lane, Receive, Scope, Send
+from services.gateway.running import Running
+from services.gateway.sessions import Sessions
+from services.gateway.settings import GatewaySettings
+from services.gateway.upstream import Pools
+
+PREFIX = "/mcp/"
+# Metadata is asked for by browser-based clients too; it holds nothing secret.
+PUBLIC = {"access-control-allow-origin": "*", "cache-control": "max-age=300"}
+
+
+class Gateway:
+    """The ASGI application. `/mcp/{server}` goes straight to the lane, the rest through Starlette."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self.settings = settings
+        self.bus = Bus(settings, "gateway")
+        self.follower = Follower(self.bus, settings)
+        self.journal = Journal(journal_directory(settings))
+        self.pools = Pools(settings.gateway_upstream_connections)
+        self.lease: Lease | None = None
+        self.running = Running(self.decide)
+        wallet = Wallet(self.bus, self.follower.tables)
+        doorway = Doorway(settings, Verifier(self.follower.tables, settings.public_url), self.journal)
+        self._lane = Lane(
+            settings=settings,
+            tables=self.follower.tables,
+            doorway=doorway,
+            decide=self.decide,
+            wallet=wallet,
+            sessions=Sessions(settings.session_key),
+            journal=self.journal,
+            pools=self.pools,
+            running=self.running,
+        )
+        # In this order: a change has ended what it forbids before the lease reports it as applied.
+        self.follower.subscribe(wallet.forget)
+        self.follower.subscribe(self.running.review)
+        self._rest = self._others()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
+            server = scope["path"][len(PREFIX) :]
+            if server and "/" not in server:
+                await self._lane(scope, receive, send, server)
+                return
+        await self._rest(scope, receive, send)
+
+    def decide(self, claims: Claims, call: Call) -> Decision:
+        """The ladder over this replica's tables, now."""
+        return decide(self.follower.tables, self.follower.applied, self.fresh, claims, call)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the tables may be decided on."""
+        return self.settings.on_stale == "serve" or (self.lease is not None and self.lease.valid)
+
+    async def start(self) -> None:
+        """The replica's name comes from its journal, so the lease begins after it."""
+        replica = Replica(
+            id=self.journal.replica,
+            revision=0,
+            applied_at=iso(now()),
+            lease=self.settings.lease,
+            on_stale=self.settings.on_stale,
+        )
+        self.lease = Lease(self.bus, self.follower, replica)
+        await self.follower.start()
+        await self.lease.start()
+
+    async def stop(self) -> None:
+        """End what is in flight, let its records be written, give up the lease."""
+        self.running.end_all()
+        await asyncio.sleep(0)
+        if self.lease:
+            await self.lease.stop()
+        await self.follower.stop()
+
+    def _others(self) -> Starlette:
+        async def protected_resource(request: Request) -> Response:
+            document = metadata.document(self.settings, request.path_params["server"])
+            return JSONResponse(document, headers=PUBLIC)
+
+        checks = {
+            "lease": lambda: (
+                None if self.fresh else "no proof that the rules are up to date: is NATS reachable?"
+            ),
+            "journal": self.journal.problem,
+        }
+        app = Starlette(
+            routes=[
+                Route(f"{metadata.METADATA}/mcp/{{server}}", protected_resource),
+                *health.routes(checks),
+            ],
+            lifespan=lambda _: running(
+                self.bus, self.journal, Shipper(self.bus, self.journal, self.settings), self.pools, self
+            ),
+        )
+        errors.install(app)
+        return app
+
+
+def journal_directory(settings: GatewaySettings) -> Path:
+    """Where the replica's journal lies."""
+    return settings.data_dir / "gateway-journal"
+
+
+def create_app(settings: GatewaySettings) -> Gateway:
+    """A gateway replica as an ASGI application with a lifespan."""
+    return Gateway(settings)

@@ -1,0 +1,56 @@
+"""Service credentials, opened in memory: asked for once, dropped when the log names a new version."""
+
+import msgspec
+import structlog
+
+from libs.common.bus import Bus
+from libs.common.control.tables import Tables
+from libs.common.errors import LockgateError, Unavailable
+from libs.common.requests import (
+    OPEN_CREDENTIAL,
+    Injection,
+    OpenCredential,
+    SealedCredential,
+    credential_context,
+)
+from libs.common.sealed import NotForUs, Opener
+from services.gateway.upstream import Header
+
+log = structlog.get_logger(__name__)
+
+
+class Wallet:
+    """The credentials that this replica has opened, by key (`<slug>.<user>`)."""
+
+    def __init__(self, bus: Bus, tables: Tables) -> None:
+        self._bus, self._tables = bus, tables
+        self._opened: dict[str, tuple[int, list[Header]]] = {}
+
+    def held(self, key: str) -> list[Header] | None:
+        """The headers to add for `key`; none for the empty key; None if they have to be asked for."""
+        if not key:
+            return []
+        entry = self._tables.credentials.get(key)
+        version, headers = self._opened.get(key, (-1, []))
+        return headers if entry and version == entry.version else None
+
+    async def open(self, key: str) -> list[Header]:
+        """Ask the credentials service. Raises `Unavailable` when it cannot be had now."""
+        slug, _, user = key.partition(".")
+        opener = Opener()
+        query = OpenCredential(slug=slug, user=user, public_key=opener.public_key)
+        try:
+            sealed = await self._bus.request(OPEN_CREDENTIAL, query, SealedCredential)
+            secret = opener.open(sealed.box, credential_context(slug, user, sealed.version))
+            injection = msgspec.json.decode(secret, type=Injection)
+        except (LockgateError, NotForUs, msgspec.DecodeError) as error:
+            log.warning("credential_not_opened", key=key, error=repr(error))
+            raise Unavailable("its credential cannot be had now") from error
+        headers = [(n.lower().encode("ascii"), v.encode("latin-1")) for n, v in injection.headers.items()]
+        self._opened[key] = (sealed.version, headers)
+        return headers
+
+    def forget(self, key: str, _: bytes | None, __: int) -> None:
+        """A follower's callback: what the log changed is not held any longer."""
+        if key.startswith("credential."):
+            self._opened.pop(key.removeprefix("credential."), None)

@@ -1,0 +1,80 @@
+"""Which headers cross the gateway. What is not listed here passes unchanged, in both directions."""
+
+from collections.abc import Iterable
+
+from services.gateway.upstream import Header
+
+# RFC 9110, section 7.6.1, and what older proxies treat likewise.
+_HOP_BY_HOP = {
+    b"connection",
+    b"keep-alive",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+    b"proxy-connection",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+}
+# Ours to set, or meant for Lockgate only: the caller's token and cookies never reach an upstream.
+_NOT_UPSTREAM = _HOP_BY_HOP | {
+    b"accept-encoding",
+    b"authorization",
+    b"content-length",
+    b"cookie",
+    b"expect",
+    b"forwarded",
+    b"host",
+    b"mcp-session-id",
+    b"origin",
+    b"referer",
+    b"x-real-ip",
+}
+# An upstream must not set cookies on our origin, challenge our clients, or speak for our transport.
+_NOT_DOWNSTREAM = _HOP_BY_HOP | {
+    b"alt-svc",
+    b"clear-site-data",
+    b"content-length",
+    b"date",
+    b"mcp-session-id",
+    b"server",
+    b"set-cookie",
+    b"strict-transport-security",
+    b"www-authenticate",
+}
+_NOT_UPSTREAM_PREFIXES = (b"x-forwarded-", b"sec-", b"access-control-")
+_NOT_DOWNSTREAM_PREFIXES = (b"access-control-",)
+
+
+def upstream(given: Iterable[Header], credential: list[Header], session: bytes) -> list[Header]:
+    """Headers for the upstream: the caller's, without what is not for it, with credential and session."""
+    injected = {name for name, _ in credential}
+    dropped = _named_by_connection(given) | injected
+    passed = [
+        (name, value.strip())
+        for name, value in given
+        if name not in _NOT_UPSTREAM and name not in dropped and not name.startswith(_NOT_UPSTREAM_PREFIXES)
+    ]
+    # Bodies are read on the way, so they must come as they are.
+    passed += [(b"accept-encoding", b"identity"), *credential]
+    if session:
+        passed.append((b"mcp-session-id", session))
+    return passed
+
+
+def downstream(given: Iterable[Header]) -> list[Header]:
+    """Headers for the caller."""
+    dropped = _named_by_connection(given)
+    return [
+        (name, value)
+        for name, value in given
+        if name not in _NOT_DOWNSTREAM
+        and name not in dropped
+        and not name.startswith(_NOT_DOWNSTREAM_PREFIXES)
+    ]
+
+
+def _named_by_connection(headers: Iterable[Header]) -> set[bytes]:
+    """Headers that `Connection` declares to be of this hop only."""
+    values = [value for name, value in headers if name == b"connection"]
+    return {token.strip().lower() for value in values for token in value.split(b",")}

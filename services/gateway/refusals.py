@@ -1,0 +1,78 @@
+"""A refusal as an HTTP answer.
+
+Policy decisions on a request are JSON-RPC errors with status 200, which every client shows to its user; 403
+would make clients look for another scope, which cannot help. Status codes are used where the protocol gives
+them a meaning: 400 malformed, 401 token, 404 unknown server or session, 413 size, 503 with Retry-After.
+Codes of our own lie outside -32768…-32000 (JSON-RPC 2.0, section 5.1).
+"""
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+DENIED = -31403
+UNKNOWN_SERVER = -31404
+CREDENTIAL_MISSING = -31428
+UPSTREAM_FAILED = -31502
+UNAVAILABLE = -31503
+
+JSON = [(b"content-type", b"application/json")]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the caller is told. `code` is the JSON-RPC code; `reason` and `rule` say why and by what."""
+
+    status: int
+    code: int
+    message: str
+    reason: str
+    rule: str = ""
+    revision: int = 0
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+def body(refusal: Refusal, id: bytes) -> bytes:
+    """The JSON-RPC error response (JSON-RPC 2.0, section 5.1). `id` is the request's, as raw JSON."""
+    data = {"reason": refusal.reason, "decidedBy": "lockgate"}
+    if refusal.rule:
+        data["rule"] = refusal.rule
+    error = {"code": refusal.code, "message": refusal.message, "data": data | {"revision": refusal.revision}}
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": msgspec.Raw(id), "error": error})
+
+
+# reason -> (status of a request, JSON-RPC code). A message that awaits no answer gets 403 for 200.
+_BY_REASON = {
+    "lease_expired": (503, UNAVAILABLE),
+    "journal_unavailable": (503, UNAVAILABLE),
+    "credential_unavailable": (503, UNAVAILABLE),
+    "organization_disabled": (200, DENIED),
+    "server_unknown": (404, UNKNOWN_SERVER),
+    "server_not_allowed": (404, UNKNOWN_SERVER),
+    "server_disabled": (200, DENIED),
+    "tool_denied": (200, DENIED),
+    "credential_missing": (200, CREDENTIAL_MISSING),
+    "session_foreign": (404, -32600),
+    "upstream_unreachable": (502, UPSTREAM_FAILED),
+    "upstream_timeout": (504, UPSTREAM_FAILED),
+    "upstream_broke_off": (502, UPSTREAM_FAILED),
+    "upstream_bad_answer": (502, UPSTREAM_FAILED),
+    "upstream_unauthorized": (502, UPSTREAM_FAILED),
+    "upstream_busy": (503, UPSTREAM_FAILED),
+}
+_RETRY_AFTER = {503: [(b"retry-after", b"1")]}
+
+
+def refusal(
+    reason: str, server: str, detail: str, *, rule: str = "", revision: int = 0, answered: bool = True
+) -> Refusal:
+    """The refusal for `reason`. `answered`: the message is a request, so an answer can carry the error."""
+    status, code = _BY_REASON[reason]
+    hidden = reason in {"server_unknown", "server_not_allowed"}
+    if hidden:  # the same answer for both, byte for byte
+        message, reason, rule, revision = f"Unknown server: {server}", "server_unknown", "", 0
+    else:
+        message = f"Lockgate: {server}: {detail}"
+    if status == 200 and not answered:
+        status = 403
+    return Refusal(status, code, message, reason, rule, revision, _RETRY_AFTER.get(status, []))

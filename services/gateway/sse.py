@@ -1,0 +1,49 @@
+"""Server-sent events (WHATWG HTML, 9.2), cut from a stream at their borders and otherwise left alone."""
+
+import re
+
+_BORDER = re.compile(rb"\r\n\r\n|\n\n|\r\r|\r\n\n|\n\r\n")
+_LINE = re.compile(rb"\r\n|\n|\r")
+
+
+class TooLong(Exception):
+    """An event is longer than we are willing to hold."""
+
+
+class Splitter:
+    """Takes chunks, gives whole events, each with the empty line that ends it."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = bytearray()
+        self._searched = 0  # up to here no border begins
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The events that `chunk` completes. Raises `TooLong`."""
+        self._held += chunk
+        events = []
+        start = 0
+        for border in _BORDER.finditer(self._held, self._searched):
+            events.append(bytes(self._held[start : border.end()]))
+            start = border.end()
+        del self._held[:start]
+        self._searched = max(0, len(self._held) - 3)
+        if len(self._held) > self._limit:
+            raise TooLong
+        return events
+
+    def rest(self) -> bytes:
+        """What the stream ended with, without an empty line behind it: no event, by the standard."""
+        return bytes(self._held)
+
+
+def data_of(event: bytes) -> bytes:
+    """The data of an event; empty for comments and events without any."""
+    lines = [line for line in _LINE.split(event) if line.startswith(b"data:") or line == b"data"]
+    return b"\n".join(line[5:].removeprefix(b" ") for line in lines)
+
+
+def with_data(event: bytes, data: bytes) -> bytes:
+    """`event` with other data, its `id`, `event` and `retry` as they were. `data` has no line breaks."""
+    kept = [line for line in _LINE.split(event) if line and not line.startswith(b"data:") and line != b"data"]
+    return b"\n".join([*kept, b"data: " + data, b"", b""])

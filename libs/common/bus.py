@@ -90,7 +90,8 @@ class Bus:
         log.warning("bus_error", error=repr(error))
 
     async def _on_disconnect(self) -> None:
-        log.warning("bus_disconnected")
+        if not (self.client.is_draining or self.client.is_closed):  # otherwise we wanted it
+            log.warning("bus_disconnected")
 
     async def _on_reconnect(self) -> None:
         log.info("bus_reconnected")

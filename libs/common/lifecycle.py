@@ -3,9 +3,10 @@
 An app's factory builds its parts and sets them on `app.state`; its lifespan is `running(...)` over them.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Part(Protocol):
@@ -24,3 +25,14 @@ async def running(*parts: Part) -> AsyncIterator[None]:
             await part.start()
             stack.push_async_callback(part.stop)
         yield
+
+
+async def cancel(task: "asyncio.Task[Any] | None") -> None:
+    """Cancel a background task and wait until it has ended.
+
+    It is asked more than once: `asyncio.wait_for` of Python 3.11, which our NATS client uses, can lose a
+    cancellation that arrives together with what it waits for.
+    """
+    while task and not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.5)

@@ -16,6 +16,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from libs.common.bus import Bus
 from libs.common.journal import Journal, Line, Position
+from libs.common.lifecycle import cancel
 from libs.common.records import FIRST_SEQ, LAST_SEQ, STREAM, SUBJECTS, TABLES, Table, subject_of
 from libs.common.settings import Settings
 
@@ -63,11 +64,7 @@ class Shipper:
 
     async def stop(self) -> None:
         """Ship what is there if that goes quickly, then stop."""
-        if self._task is None:
-            return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await cancel(self._task)
         if not self._bus.connected:
             return
         with contextlib.suppress(*_BUS_ERRORS):

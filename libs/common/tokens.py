@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from joserfc import jwt
-from joserfc.errors import JoseError
+from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
 from libs.common.control.entries import User
@@ -92,9 +92,9 @@ class Verifier:
             raise InvalidToken("token_unknown_key")
         try:
             decoded = jwt.decode(token, self._keys, algorithms=[ALGORITHM])
-        except ValueError as error:  # among them: no key has this id
-            raise InvalidToken("token_malformed" if token.count(".") != 2 else "token_unknown_key") from error
-        except JoseError as error:
+        except InvalidKeyIdError as error:
+            raise InvalidToken("token_unknown_key") from error
+        except (JoseError, ValueError) as error:
             raise InvalidToken("token_malformed") from error
         if decoded.header.get("typ") != typ:
             raise InvalidToken("token_malformed")

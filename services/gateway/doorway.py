@@ -61,9 +61,13 @@ class Doorway:
                 event.user, event.grant = claims.subject, claims.grant
                 event.client_id, event.client_name = claims.client_id, claims.client_name
             self._journal.append(event)
-        description = (
-            "the token has expired" if error.reason == "token_expired" else "the token is not valid here"
+        expired = error.reason == "token_expired"
+        return self.not_admitted(
+            "the token has expired" if expired else "the token is not valid here", server
         )
+
+    def not_admitted(self, description: str, server: str) -> NotAdmitted:
+        """The challenge for a token that does not hold, or no longer."""
         return NotAdmitted(metadata.challenge(self._settings, server, "invalid_token", description))
 
     def _may_record(self, address: str) -> bool:

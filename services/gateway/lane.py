@@ -133,10 +133,9 @@ class Passage:
             decision = self._decide()
             await self._forward(decision)
         except _Refused as error:
-            self._finish(
-                "denied", error.refusal.reason, detail=error.refusal.message, status_code=error.refusal.status
-            )
-            await self._refuse(error.refusal)
+            refusal = error.refusal
+            self._finish("denied", error.reason, detail=refusal.message, status_code=refusal.status)
+            await self._refuse(refusal, error.id)
 
     # -- before the decision ----------------------------------------------------------------------
 
@@ -197,7 +196,7 @@ class Passage:
         if decision.reason in TOKEN_REASONS:
             invalid = InvalidToken(decision.reason)  # type: ignore[arg-type]
             raise self._lane.doorway.refuse(invalid, self._server, record.address, self._claims)
-        raise _Refused(self._refusal(decision.reason, decision.detail, decision))
+        raise _Refused(self._refusal(decision.reason, decision.detail, decision), reason=decision.reason)
 
     def _refusal(self, reason: str, detail: str, decision: Decision) -> Refusal:
         answered = self._envelope is not None and self._envelope.kind == "request"
@@ -369,10 +368,16 @@ class Passage:
         if error.reason == "cancelled":
             self._finish("cancelled", error.reason, detail=error.detail)
             return
-        refusal = self._refusal(error.reason, error.detail, flight.forbidden or decision)
-        status: Status = "denied" if flight.forbidden else "failed"
+        status: Status = "failed"
         if flight.forbidden:
-            self._record.rule, self._record.revision = flight.forbidden.rule, flight.forbidden.revision
+            status, decision = "denied", flight.forbidden
+            self._record.rule, self._record.revision = decision.rule, decision.revision
+        if error.reason in TOKEN_REASONS:
+            self._finish(status, error.reason, detail=error.detail, status_code=401)
+            if not self._started:
+                raise self._lane.doorway.not_admitted(error.detail, self._server) from error
+            return
+        refusal = self._refusal(error.reason, error.detail, decision)
         self._finish(status, error.reason, detail=refusal.message, status_code=refusal.status)
         await self._refuse(refusal)
 
@@ -396,11 +401,12 @@ class Passage:
 
 
 class _Refused(Exception):
-    """Stops a passage; `id` is the request's, where the envelope could not be made."""
+    """Stops a passage. `id` is the request's, where the envelope could not be made; `reason` is for the
+    record, where the caller is not told."""
 
-    def __init__(self, refusal: Refusal, id: bytes | None = None) -> None:
+    def __init__(self, refusal: Refusal, id: bytes | None = None, reason: str = "") -> None:
         super().__init__(refusal.reason)
-        self.refusal, self.id = refusal, id
+        self.refusal, self.id, self.reason = refusal, id, reason or refusal.reason
 
 
 def _address(scope: Scope) -> str:

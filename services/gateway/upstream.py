@@ -15,6 +15,7 @@ import httptools
 import structlog
 
 from libs.common.clock import elapsed
+from libs.common.lifecycle import cancel
 
 log = structlog.get_logger(__name__)
 
@@ -383,8 +384,7 @@ class Pools:
         self._sweeper = asyncio.create_task(self._sweep(), name="upstream-sweeper")
 
     async def stop(self) -> None:
-        if self._sweeper:
-            self._sweeper.cancel()
+        await cancel(self._sweeper)
         for pool in self._pools.values():
             pool.close_idle(older_than=0)
 

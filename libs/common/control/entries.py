@@ -126,24 +126,20 @@ KINDS: dict[str, type[AnyEntry]] = {
 }
 
 
+_KIND_OF = {cls: kind for kind, cls in KINDS.items()}
+# The fields that name an entry among its kind, in the order in which they stand in the key.
+_NAMED_BY: dict[str, tuple[str, ...]] = {
+    "server": ("slug",),
+    "group": ("id",),
+    "member": ("user",),
+    "user": ("id",),
+    "revoked": ("grant",),
+    "credential": ("slug", "user"),
+    "replica": ("id",),
+}
+
+
 def key_of(entry: AnyEntry) -> str:
     """The key under which `entry` stands in the log."""
-    match entry:
-        case Org():
-            return "org"
-        case Keys():
-            return "keys"
-        case Server(slug=slug):
-            return f"server.{slug}"
-        case Group(id=group):
-            return f"group.{group}"
-        case Member(user=user):
-            return f"member.{user}"
-        case User(id=user):
-            return f"user.{user}"
-        case Revoked(grant=grant):
-            return f"revoked.{grant}"
-        case CredentialVersion(slug=slug, user=user):
-            return f"credential.{slug}.{user}"
-        case Replica(id=replica):
-            return f"replica.{replica}"
+    kind = _KIND_OF[type(entry)]
+    return ".".join([kind, *(getattr(entry, field) for field in _NAMED_BY.get(kind, ()))])

@@ -27,6 +27,7 @@ from libs.common.bus import Bus
 from libs.common.clock import elapsed
 from libs.common.control.tables import Tables
 from libs.common.errors import Unavailable
+from libs.common.lifecycle import cancel
 from libs.common.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -102,10 +103,7 @@ class Follower:
         await self.wait_for(lambda: self.complete, timeout)
 
     async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await cancel(self._task)
         await self._unsubscribe()
 
     @property
@@ -148,7 +146,8 @@ class Follower:
         while not self._lost and elapsed() - self._last_sign < SILENCE:
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), HEARTBEAT / 2)
+                async with asyncio.timeout(HEARTBEAT / 2):
+                    await self._wake.wait()
 
     async def _open(self) -> None:
         await self._unsubscribe()

@@ -17,6 +17,7 @@ from libs.common.bus import Bus
 from libs.common.clock import elapsed, iso, now
 from libs.common.control.entries import Replica, key_of
 from libs.common.control.follower import MARKER_TTL, SUBJECT, Follower
+from libs.common.lifecycle import cancel
 
 log = structlog.get_logger(__name__)
 
@@ -52,10 +53,7 @@ class Lease:
 
     async def stop(self) -> None:
         """Stop, and say goodbye, so that no receipt waits for this replica. Deciding must have ended."""
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await cancel(self._task)
         self._proven = float("-inf")
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         with contextlib.suppress(APIError, nats.errors.Error, TimeoutError, OSError):
@@ -89,7 +87,8 @@ class Lease:
                 self._sent.clear()
                 self._follower.restart()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), max(0.0, BEAT - (elapsed() - began)))
+                async with asyncio.timeout(max(0.0, BEAT - (elapsed() - began))):
+                    await self._changed.wait()
 
     async def _beat(self) -> None:
         applied = self._follower.applied

@@ -21,6 +21,7 @@ from libs.common.clock import elapsed, iso, now
 from libs.common.control.entries import AnyEntry
 from libs.common.control.follower import MARKER_TTL, STREAM, SUBJECT, Follower, ensure_bucket
 from libs.common.errors import Unavailable
+from libs.common.lifecycle import cancel
 from libs.common.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -85,10 +86,7 @@ class Owner:
         self._task = asyncio.create_task(self._run(), name="control-owner")
 
     async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await cancel(self._task)
 
     async def publish(self, *keys: str) -> Receipt:
         """Bring `keys` to what the database says, and wait until it holds on every replica.

@@ -11,8 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import uvloop
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 START_WITHIN = 15.0  # seconds
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
+    """Tests run on the loop that production runs on; its transports are not those of asyncio."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 def free_port() -> int:

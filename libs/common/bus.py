@@ -48,6 +48,7 @@ class Bus:
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._settings, self._name = settings, name
+        self._on_return: list[Callable[[], None]] = []
         self.client = Client()
         self.js: JetStreamContext = self.client.jetstream(timeout=5)
 
@@ -95,6 +96,12 @@ class Bus:
 
     async def _on_reconnect(self) -> None:
         log.info("bus_reconnected")
+        for callback in self._on_return:
+            callback()
+
+    def on_return(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` whenever a connection that was lost is back. It must not raise or block."""
+        self._on_return.append(callback)
 
     async def request(self, subject: str, query: msgspec.Struct, reply: type[R], timeout: float = 5.0) -> R:
         """Ask a service. Raises `Refused` with its error, `Unavailable` when nobody answers in time."""

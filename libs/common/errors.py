@@ -78,12 +78,16 @@ async def _on_lockgate_error(_: Request, error: Exception) -> Response:
     return problem(error)
 
 
+def of_http(error: HTTPException) -> LockgateError:
+    """A framework's own error (no such route, wrong method) as one of the family."""
+    known = LockgateError(headers=error.headers)
+    known.status, known.type, known.title = error.status_code, "http", str(error.detail)
+    return known
+
+
 async def _on_http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    rendered = LockgateError(str(error.detail), headers=error.headers)
-    rendered.status, rendered.type, rendered.title = error.status_code, "http", str(error.detail)
-    rendered.detail = ""
-    return problem(rendered)
+    return problem(of_http(error))
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:

@@ -19,10 +19,12 @@ from libs.common.lifecycle import running
 from libs.common.shipper import Shipper
 from libs.common.tokens import Claims, Verifier
 from services.gateway import metadata
+from services.gateway.asgi import Receive, Scope, Send
 from services.gateway.credentials import Wallet
 from services.gateway.doorway import Doorway
 from services.gateway.ladder import Call, Decision, decide
-from services.gateway.lane import Lane, Receive, Scope, Send
+from services.gateway.lane import Lane
+from services.gateway.passage import Shared
 from services.gateway.running import Running
 from services.gateway.sessions import Sessions
 from services.gateway.settings import GatewaySettings
@@ -46,7 +48,7 @@ class Gateway:
         self.running = Running(self.decide)
         wallet = Wallet(self.bus, self.follower.tables)
         doorway = Doorway(settings, Verifier(self.follower.tables, settings.public_url), self.journal)
-        self._lane = Lane(
+        shared = Shared(
             settings=settings,
             tables=self.follower.tables,
             doorway=doorway,
@@ -57,6 +59,7 @@ class Gateway:
             pools=self.pools,
             running=self.running,
         )
+        self._lane = Lane(shared)
         # In this order: a change has ended what it forbids before the lease reports it as applied.
         self.follower.subscribe(wallet.forget)
         self.follower.subscribe(self.running.review)

@@ -8,7 +8,7 @@ contradict the body (MCP 2026-07-28, basic/transports/streamable-http; JSON-RPC 
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, TypeAlias
 
@@ -151,24 +151,25 @@ def _no_constant(name: str) -> NoReturn:
 _STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
-def check_headers(envelope: Envelope, headers: Mapping[bytes, bytes]) -> None:
+def check_headers(envelope: Envelope, headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Refuse headers that say something else than the body. Raises `Malformed`.
 
     Modern messages must carry `Mcp-Method`, and `Mcp-Name` where the method has a subject. Older clients
-    need not, but some do: what is there has to be true.
+    need not, but some do: what is there has to be true, each time it is there.
     """
     if envelope.kind == "response":
         return
     expected = {b"mcp-method": envelope.method}
     if envelope.name:
         expected[b"mcp-name"] = envelope.name
-    for header, value in expected.items():
-        given = headers.get(header)
-        if given is None:
-            if envelope.modern:
-                raise _mismatch(f"the header {header.decode().title()} is missing", envelope)
-        elif decode_header(given) != value:
-            raise _mismatch(f"the header {header.decode().title()} and the body disagree", envelope)
+    missing = set(expected) if envelope.modern else set()
+    for name, value in headers:
+        if name in expected:
+            missing.discard(name)
+            if decode_header(value) != expected[name]:
+                raise _mismatch(f"the header {name.decode().title()} and the body disagree", envelope)
+    if missing:
+        raise _mismatch(f"the header {min(missing).decode().title()} is missing", envelope)
 
 
 def _mismatch(detail: str, envelope: Envelope) -> Malformed:

@@ -1,4 +1,4 @@
-"""A refusal as an HTTP answer.
+"""A refusal, and how it is sent.
 
 Policy decisions on a request are JSON-RPC errors with status 200, which every client shows to its user; 403
 would make clients look for another scope, which cannot help. Status codes are used where the protocol gives
@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from services.gateway.asgi import Send, respond
+
 DENIED = -31403
 UNKNOWN_SERVER = -31404
 CREDENTIAL_MISSING = -31428
 UPSTREAM_FAILED = -31502
 UNAVAILABLE = -31503
-
-JSON = [(b"content-type", b"application/json")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +76,8 @@ def refusal(
     if status == 200 and not answered:
         status = 403
     return Refusal(status, code, message, reason, rule, revision, _RETRY_AFTER.get(status, []))
+
+
+async def answer(send: Send, refusal: Refusal, id: bytes) -> None:
+    """Send `refusal` as the answer to the request `id` (raw JSON)."""
+    await respond(send, refusal.status, body(refusal, id), refusal.headers)

@@ -91,6 +91,7 @@ class Follower:
         self._complete = False
         self._last_sign = elapsed()
         self._lost = False
+        bus.on_return(self.restart)  # a server that restarted has forgotten its consumers
 
     def subscribe(self, on_change: OnChange) -> None:
         """Call `on_change(key, value, revision)` after each entry. It must not raise or block."""

@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from libs.common.control.entries import Role
-from libs.common.errors import LockgateError, NotSignedIn, problem
+from libs.common.errors import LockgateError, NotSignedIn, of_http, problem
 
 HERE = Path(__file__).parent / "pages"
 STYLE = (HERE / "frame.css").read_text()
@@ -98,18 +99,23 @@ def wants_page(request: Request) -> bool:
 
 
 def install_pages(app: FastAPI) -> None:
-    """Show errors of this app as pages to people, and send them to the login when they need one."""
+    """Show errors of this app as pages to people, and send them to the login when they need one.
+
+    Call it after `errors.install`, which it extends.
+    """
     pages = Pages()
 
     async def on_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, LockgateError)
+        known = of_http(error) if isinstance(error, HTTPException) else error
+        assert isinstance(known, LockgateError)
         if not wants_page(request):
-            return problem(error)
-        if isinstance(error, NotSignedIn):
+            return problem(known)
+        if isinstance(known, NotSignedIn):
             return RedirectResponse(login_url(request), 303)
-        return pages.render(request, "error.html", status=error.status, error=error)
+        return pages.render(request, "error.html", status=known.status, error=known)
 
     app.add_exception_handler(LockgateError, on_error)
+    app.add_exception_handler(HTTPException, on_error)
 
 
 def login_url(request: Request) -> str:

@@ -307,6 +307,23 @@ async def test_a_client_that_goes_away_cancels_the_call_upstream(house: House) -
     assert (record["status"], record["reason"]) == ("cancelled", "cancelled")
 
 
+async def test_a_client_that_leaves_with_its_answer_has_not_cancelled_anything(house: House) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.open_stream()
+        await exchange.event(b'data: {"jsonrpc":"2.0","id":1,"result":{"content":[]}}\n\n')
+        await exchange.until_gone()
+
+    house.upstream.script = script
+    headers = {"authorization": f"Bearer {token()}"}
+    body = house.message("tools/call", {"name": "echo"})
+    async with house.client.stream(
+        "POST", f"{house.url}/mcp/demo", content=body, headers=headers
+    ) as response:
+        await anext(response.aiter_raw())
+    record = await house.record()
+    assert (record["status"], record["reason"], record["output"]) == ("ok", "allowed", '{"content":[]}')
+
+
 async def test_session_ids_are_bound_to_their_user_and_server(house: House) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.result({}, mcp_session_id="upstream-session")

@@ -31,6 +31,19 @@ def free_port() -> int:
         return port
 
 
+def await_port(port: int) -> None:
+    """Wait until somebody listens on a port of 127.0.0.1."""
+    deadline = time.monotonic() + START_WITHIN
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
 async def eventually(condition: Callable[[], object], within: float = 10.0) -> None:
     """Wait until `condition()` is true; fail when it is not in time."""
     deadline = time.monotonic() + within
@@ -56,15 +69,7 @@ class Nats:
         program = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server"
         command = [program, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.directory)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + START_WITHIN
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                if time.monotonic() > deadline or self.process.poll() is not None:
-                    raise
-                time.sleep(0.02)
+        await_port(self.port)
 
     def stop(self) -> None:
         if self.process:

@@ -131,8 +131,9 @@ class Owner:
         def settled() -> bool:
             return known() and all(r.state != "pending" for r in self._states(revision, acknowledged))
 
+        # A little longer than the longest expiry: the last look must not fall just before it.
         with contextlib.suppress(Unavailable):
-            await self._follower.wait_for(settled, allowance)
+            await self._follower.wait_for(settled, allowance + 0.05)
         states = self._states(revision, acknowledged)
         complete = known() and all(r.state != "pending" for r in states)
         return Receipt(revision, complete, states, "" if complete else "not yet confirmed by every replica")

@@ -1,0 +1,170 @@
+"""The auth service: who people are, and what they let clients do in their name."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Route
+
+from libs.common import errors, health
+from libs.common.bus import Bus
+from libs.common.control.follower import Follower
+from libs.common.control.owner import Owner
+from libs.common.journal import Journal
+from libs.common.lifecycle import Part, running
+from libs.common.shipper import Shipper
+from libs.common.web.frame import Pages, install_pages
+from libs.common.web.session import install_doorkeeper
+from services.auth import account, api, login, users
+from services.auth.audit import Audit
+from services.auth.control import KINDS, Entries
+from services.auth.housekeeping import Housekeeping
+from services.auth.keys import SigningKeys
+from services.auth.logins import Logins
+from services.auth.oauth import authorize, metadata, registration, token
+from services.auth.oauth.code_grant import CodeGrant, RequiredChallenge
+from services.auth.oauth.refresh_grant import RefreshGrant
+from services.auth.oauth.resources import reach_of
+from services.auth.oauth.revocation import Revocation
+from services.auth.oauth.server import Server
+from services.auth.parts import PAGES, Parts
+from services.auth.passwords import Passwords
+from services.auth.people import Founding, People
+from services.auth.settings import AuthSettings
+from services.auth.store import Store
+from services.auth.throttle import LoginThrottle, Throttle
+from services.auth.tokens import Mint
+
+BODY_LIMIT = 64 * 1024  # bytes; nothing that is sent here is larger
+HOUR = 3600.0
+
+
+def create_app(settings: AuthSettings) -> FastAPI:
+    """The service, not yet running. After its start `app.state.first_administrator` holds the account that
+    this start created, if any (`people.FirstAdministrator`)."""
+    bus = Bus(settings, "auth")
+    follower = Follower(bus, settings)
+    journal = Journal(settings.data_dir / "auth-journal")
+    store = Store(settings.database_url)
+    keys = SigningKeys(store)
+    passwords = Passwords()
+    founding = Founding(store, passwords, settings)
+    owner = Owner(bus, follower, settings, KINDS, Entries(store, keys, settings.public_url).desired)
+    lifetime: list[Part] = [
+        *(store, keys, passwords, founding),
+        *(bus, follower, owner, journal, Shipper(bus, journal, settings), Housekeeping(store)),
+    ]
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running(*lifetime):
+            app.state.first_administrator = founding.administrator
+            yield
+
+    app = FastAPI(
+        title="Lockgate auth",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/auth/openapi.json",
+    )
+    app.state.parts = _parts(
+        settings, store, keys, passwords, owner=owner, journal=journal, follower=follower
+    )
+    app.state.journal, app.state.follower, app.state.first_administrator = journal, follower, None
+    errors.install(app)
+    install_pages(app)
+    install_doorkeeper(app, settings, follower.tables)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=BODY_LIMIT)
+    for pages in (login.router, authorize.router, account.router, users.router, api.router):
+        app.include_router(pages)
+    app.router.routes.extend([*_protocol_routes(), *health.routes(_checks(bus, follower, journal))])
+    return app
+
+
+def _parts(
+    settings: AuthSettings,
+    store: Store,
+    keys: SigningKeys,
+    passwords: Passwords,
+    *,
+    owner: Owner,
+    journal: Journal,
+    follower: Follower,
+) -> Parts:
+    mint = Mint(keys, settings.public_url)
+    audit = Audit(journal)
+    return Parts(
+        settings=settings,
+        store=store,
+        keys=keys,
+        mint=mint,
+        passwords=passwords,
+        owner=owner,
+        journal=journal,
+        audit=audit,
+        people=People(store, passwords, owner, audit),
+        logins=Logins(store, mint, settings, follower),
+        oauth=_oauth_server(store, keys, mint, settings.public_url),
+        login_throttle=LoginThrottle(),
+        registration_throttle=Throttle(settings.auth_registrations_per_hour, HOUR),
+        pages=_pages(),
+    )
+
+
+def _oauth_server(store: Store, keys: SigningKeys, mint: Mint, public_url: str) -> Server:
+    server = Server(store, keys, mint, public_url)
+    server.register_grant(CodeGrant, [RequiredChallenge()])
+    server.register_grant(RefreshGrant)
+    server.register_endpoint(Revocation)
+    return server
+
+
+def _pages() -> Pages:
+    pages = Pages(PAGES)
+    pages.filters["moment"] = lambda seconds: datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+    pages.filters["reach"] = reach_of
+    return pages
+
+
+def _protocol_routes() -> list[BaseRoute]:
+    """The endpoints that programs use, among them clients that run in a browser on other origins. No cookie
+    plays a part at any of them."""
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=["*"],
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type", "MCP-Protocol-Version"],
+    )
+    reads = {
+        "/.well-known/oauth-authorization-server": metadata.server_metadata,
+        "/.well-known/openid-configuration": metadata.openid_metadata,
+        "/.well-known/jwks.json": metadata.jwks,
+    }
+    writes = {
+        "/oauth/register": registration.register,
+        "/oauth/token": token.token,
+        "/oauth/revoke": token.revoke,
+    }
+    return [
+        *(
+            Route(path, handle, methods=["GET", "OPTIONS"], middleware=[cors])
+            for path, handle in reads.items()
+        ),
+        *(
+            Route(path, handle, methods=["POST", "OPTIONS"], middleware=[cors])
+            for path, handle in writes.items()
+        ),
+    ]
+
+
+def _checks(bus: Bus, follower: Follower, journal: Journal) -> health.Checks:
+    return {
+        "bus": lambda: None if bus.connected else "NATS is not reachable",
+        "control": lambda: None if follower.complete else "the control log has not been read yet",
+        "journal": journal.problem,
+    }

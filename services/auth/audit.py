@@ -1,0 +1,90 @@
+"""The records of this service: who signed in and who was granted what, and what administrators changed."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from libs.common.clock import iso, now
+from libs.common.control.entries import User as UserEntry
+from libs.common.ids import new_id
+from libs.common.journal import Journal
+from libs.common.records import AdminEvent, AuthEvent
+from services.auth.domain import Client, Grant, User
+
+# What happened, and whether it was let happen.
+AuthEventName = Literal[
+    "signed_in",
+    "signed_out",
+    "password_changed",
+    "client_registered",
+    "consented",
+    "granted",
+    "code_reused",
+    "refreshed",
+    "refresh_reused",
+    "revoked",
+]
+
+
+def auth_event(
+    event: AuthEventName,
+    *,
+    refused: str = "",
+    user: User | UserEntry | None = None,
+    email: str = "",
+    grant: Grant | None = None,
+    client: Client | None = None,
+    address: str = "",
+    server: str = "",
+    detail: str = "",
+) -> AuthEvent:
+    """`refused` is the reason when it was refused."""
+    return AuthEvent(
+        id=new_id(),
+        time=iso(now()),
+        event=event,
+        outcome="refused" if refused else "ok",
+        reason=refused,
+        user=user.id if user else grant.user_id if grant else "",
+        email=user.email if user else email,
+        grant=grant.id if grant else "",
+        client_id=client.id if client else grant.client_id if grant else "",
+        client_name=client.name if client else grant.client_name if grant else "",
+        address=address,
+        server=server or (server_of(grant.audience) if grant else ""),
+        detail=detail,
+    )
+
+
+def server_of(audience: str) -> str:
+    """The slug in an audience `…/mcp/<slug>`; empty for the gateway as a whole and for the APIs."""
+    return audience.partition("/mcp/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    journal: Journal
+
+    def user_changed(
+        self, event: str, actor: UserEntry, before: User | None, after: User, revision: int
+    ) -> None:
+        self.journal.append(
+            AdminEvent(
+                id=new_id(),
+                time=iso(now()),
+                event=event,
+                actor=actor.id,
+                email=actor.email,
+                subject=f"user.{after.id}",
+                before=_public(before) if before else "",
+                after=_public(after),
+                revision=revision,
+            )
+        )
+
+
+def _public(user: User) -> str:
+    return msgspec.json.encode(
+        {"email": user.email, "name": user.name, "role": user.role, "active": user.active}
+    ).decode()

@@ -1,0 +1,11 @@
+"""The OAuth 2.1 authorization server, on Authlib.
+
+metadata.py       RFC 8414 metadata, JWKS
+registration.py   RFC 7591 dynamic client registration
+authorize.py      the authorization endpoint and the consent page
+token.py          the token and revocation endpoints
+server.py         the adapter between Starlette and Authlib, which is synchronous
+code_grant.py, refresh_grant.py, revocation.py   what Authlib calls, in a thread
+resources.py      RFC 8707: which audiences there are
+redirects.py      which redirect URIs a client may register and use (RFC 8252)
+"""

@@ -1,0 +1,48 @@
+"""What clients read first: the server's metadata (RFC 8414) and its keys (RFC 7517)."""
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from libs.common.tokens import ALGORITHM
+from services.auth.oauth.server import SCOPES
+from services.auth.parts import parts_of
+
+_CACHE = {"Cache-Control": "public, max-age=300"}
+AUTH_METHODS = ["none", "client_secret_basic", "client_secret_post"]
+
+
+def metadata(public_url: str) -> dict[str, object]:
+    """The metadata of the authorization server whose issuer is exactly `public_url`."""
+    return {
+        "issuer": public_url,
+        "authorization_endpoint": f"{public_url}/oauth/authorize",
+        "token_endpoint": f"{public_url}/oauth/token",
+        "registration_endpoint": f"{public_url}/oauth/register",
+        "revocation_endpoint": f"{public_url}/oauth/revoke",
+        "jwks_uri": f"{public_url}/.well-known/jwks.json",
+        "scopes_supported": list(SCOPES),
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "token_endpoint_auth_methods_supported": AUTH_METHODS,
+        "revocation_endpoint_auth_methods_supported": AUTH_METHODS,
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": True,
+    }
+
+
+async def server_metadata(request: Request) -> Response:
+    """RFC 8414."""
+    return JSONResponse(metadata(parts_of(request).settings.public_url), headers=_CACHE)
+
+
+async def openid_metadata(request: Request) -> Response:
+    """The same for clients that look where OpenID Connect has it, with the two members that their parsers
+    insist on (RFC 8414, section 5). There are no ID tokens."""
+    extra = {"subject_types_supported": ["public"], "id_token_signing_alg_values_supported": [ALGORITHM]}
+    return JSONResponse(metadata(parts_of(request).settings.public_url) | extra, headers=_CACHE)
+
+
+async def jwks(request: Request) -> Response:
+    """The public keys that verify access tokens."""
+    return JSONResponse({"keys": parts_of(request).keys.public()}, headers=_CACHE)

@@ -1,0 +1,55 @@
+"""The collaborators that handlers use, built once by the factory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from libs.common.control.owner import Owner
+from libs.common.journal import Journal
+from libs.common.web.frame import Pages
+from services.auth.audit import Audit
+from services.auth.keys import SigningKeys
+from services.auth.logins import Logins
+from services.auth.oauth.server import Server
+from services.auth.passwords import Passwords
+from services.auth.people import People
+from services.auth.settings import AuthSettings
+from services.auth.store import Store
+from services.auth.throttle import LoginThrottle, Throttle
+from services.auth.tokens import Mint
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    settings: AuthSettings
+    store: Store
+    keys: SigningKeys
+    mint: Mint
+    passwords: Passwords
+    owner: Owner
+    journal: Journal
+    audit: Audit
+    people: People
+    logins: Logins
+    oauth: Server
+    login_throttle: LoginThrottle
+    registration_throttle: Throttle
+    pages: Pages
+
+
+def parts_of(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+AuthParts = Annotated[Parts, Depends(parts_of)]
+
+PAGES = Path(__file__).parent / "pages"
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from. Behind an ingress, uvicorn has put its X-Forwarded-For there."""
+    return request.client.host if request.client else ""

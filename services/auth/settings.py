@@ -1,0 +1,45 @@
+"""Settings of the auth service."""
+
+from pydantic import Field, SecretStr, field_validator
+
+from libs.common.settings import Settings
+from libs.common.sql import sqlite_url
+from services.auth.domain import check_password, normal_email
+
+DAY = 24 * 3600
+
+
+class AuthSettings(Settings):
+    """Durations are in seconds."""
+
+    auth_database_url: str | None = Field(
+        None, description="Database of users and grants; SQLite in the data directory unless given."
+    )
+    auth_admin_email: str = Field(
+        "admin@example.com", description="E-mail of the administrator that the first start creates."
+    )
+    auth_admin_password: SecretStr | None = Field(
+        None, description="Password of that administrator; generated and printed once unless given."
+    )
+    auth_session_lifetime: int = Field(
+        14 * DAY, ge=900, description="How long a login lasts before the password is asked for again."
+    )
+    auth_registrations_per_hour: int = Field(
+        100, ge=1, description="Clients that one address may register per hour (RFC 7591)."
+    )
+
+    @field_validator("auth_admin_email")
+    @classmethod
+    def _email(cls, value: str) -> str:
+        return normal_email(value)
+
+    @field_validator("auth_admin_password")
+    @classmethod
+    def _password(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_password(value.get_secret_value())
+        return value
+
+    @property
+    def database_url(self) -> str:
+        return self.auth_database_url or sqlite_url(self.data_dir / "auth.db")

@@ -1,0 +1,36 @@
+"""Every query of the auth service. Synchronous: call it in a thread.
+
+users.py, sessions.py, clients.py, grants.py, keys.py, revocations.py   one class per word
+models.py     the tables
+database.py   connection, transactions
+"""
+
+import asyncio
+
+from services.auth.store.clients import Clients
+from services.auth.store.database import Database
+from services.auth.store.grants import Grants
+from services.auth.store.keys import Keys
+from services.auth.store.revocations import Revocations
+from services.auth.store.sessions import Sessions
+from services.auth.store.users import Users
+
+
+class Store:
+    """All of it, over the database at `url`."""
+
+    def __init__(self, url: str) -> None:
+        self.database = Database(url)
+        self.users = Users(self.database)
+        self.sessions = Sessions(self.database)
+        self.clients = Clients(self.database)
+        self.grants = Grants(self.database)
+        self.keys = Keys(self.database)
+        self.revocations = Revocations(self.database)
+
+    async def start(self) -> None:
+        """Open the database and bring its schema up to date."""
+        await asyncio.to_thread(self.database.open)
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self.database.close)

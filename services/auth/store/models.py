@@ -1,0 +1,117 @@
+"""The tables. Times are Unix seconds; tokens, codes and session cookies are kept as hashes only."""
+
+from sqlalchemy import JSON, BigInteger, Column
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+
+class Base(SQLModel, registry=registry()):
+    """Own metadata: the services of embedded mode live in one process, each with its database."""
+
+
+class UserRow(Base, table=True):
+    __tablename__ = "users"
+
+    id: str = Field(primary_key=True)
+    email: str
+    email_key: str = Field(unique=True)
+    name: str
+    role: str
+    active: bool
+    password_hash: str
+    tokens_valid_from: int = Field(sa_type=BigInteger)
+    version: int
+    created_at: int = Field(sa_type=BigInteger)
+
+
+class SessionRow(Base, table=True):
+    __tablename__ = "sessions"
+
+    id: str = Field(primary_key=True)
+    secret_hash: str = Field(unique=True)
+    user_id: str = Field(foreign_key="users.id", index=True)
+    created_at: int = Field(sa_type=BigInteger)
+    expires_at: int = Field(sa_type=BigInteger)
+    ended_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class ClientRow(Base, table=True):
+    __tablename__ = "clients"
+
+    id: str = Field(primary_key=True)
+    name: str
+    redirect_uris: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    grant_types: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    auth_method: str
+    secret_hash: str
+    created_at: int = Field(sa_type=BigInteger)
+
+
+class CodeRow(Base, table=True):
+    __tablename__ = "codes"
+
+    hash: str = Field(primary_key=True)
+    grant_id: str
+    user_id: str = Field(foreign_key="users.id")
+    client_id: str
+    client_name: str
+    redirect_uri: str
+    redirect_host: str
+    audience: str
+    scope: str
+    code_challenge: str
+    expires_at: int = Field(sa_type=BigInteger, index=True)
+    used_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class GrantRow(Base, table=True):
+    __tablename__ = "grants"
+
+    id: str = Field(primary_key=True)
+    user_id: str = Field(foreign_key="users.id", index=True)
+    client_id: str
+    client_name: str
+    redirect_host: str
+    audience: str
+    scope: str
+    created_at: int = Field(sa_type=BigInteger)
+    last_used_at: int = Field(sa_type=BigInteger)
+    revoked_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class RefreshTokenRow(Base, table=True):
+    __tablename__ = "refresh_tokens"
+
+    hash: str = Field(primary_key=True)
+    grant_id: str = Field(foreign_key="grants.id", index=True)
+    expires_at: int = Field(sa_type=BigInteger, index=True)
+    replaced_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class RevocationRow(Base, table=True):
+    """A grant or login session that was ended, for as long as tokens issued under it may be alive."""
+
+    __tablename__ = "revocations"
+
+    id: str = Field(primary_key=True)
+    at: int = Field(sa_type=BigInteger, index=True)
+
+
+class SigningKeyRow(Base, table=True):
+    """A key pair as JWK. A retired one stays, without its private part."""
+
+    __tablename__ = "signing_keys"
+
+    kid: str = Field(primary_key=True)
+    jwk: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
+    created_at: int = Field(sa_type=BigInteger)
+    retired_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class SecretRow(Base, table=True):
+    """A secret that the replicas of this service share."""
+
+    __tablename__ = "secrets"
+
+    name: str = Field(primary_key=True)
+    value: str

@@ -1,0 +1,123 @@
+"""Users, and everything that ends with their access."""
+
+from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, select
+
+from libs.common.control.entries import Role
+from services.auth.domain import EmailTaken, LastAdministrator, UnknownUser, User, email_key
+from services.auth.store.database import Database, add_revocations, lock_user, read_as, unix_now
+from services.auth.store.models import GrantRow, SessionRow, UserRow
+
+
+class Users:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, user: User, password_hash: str) -> None:
+        """Raises `EmailTaken`."""
+        values = {name: getattr(user, name) for name in user.__slots__}
+        row = UserRow(**values, email_key=email_key(user.email), password_hash=password_hash)
+        try:
+            with self._database.transaction() as session:
+                session.add(row)
+        except IntegrityError as error:
+            raise EmailTaken(f"{user.email} is taken.") from error
+
+    def any(self) -> bool:
+        with self._database.transaction() as session:
+            return session.exec(select(UserRow.id).limit(1)).first() is not None
+
+    def get(self, user_id: str) -> User:
+        """Raises `UnknownUser`."""
+        with self._database.transaction() as session:
+            return read_as(User, _known(session.get(UserRow, user_id)))
+
+    def by_email(self, email: str) -> tuple[User, str] | None:
+        """The user and the password's hash."""
+        query = select(UserRow).where(UserRow.email_key == email_key(email))
+        with self._database.transaction() as session:
+            row = session.exec(query).first()
+            return (read_as(User, row), row.password_hash) if row else None
+
+    def page(self, after: str, limit: int) -> list[User]:
+        """Users with an id greater than `after`, oldest first."""
+        query = select(UserRow).where(UserRow.id > after).order_by(UserRow.id).limit(limit)
+        with self._database.transaction() as session:
+            return [read_as(User, row) for row in session.exec(query)]
+
+    def some(self, ids: list[str] | None) -> list[User]:
+        """The users with these ids; all of them for None."""
+        query = select(UserRow)
+        if ids is not None:
+            query = query.where(col(UserRow.id).in_(ids))
+        with self._database.transaction() as session:
+            return [read_as(User, row) for row in session.exec(query)]
+
+    def set_password(self, user_id: str, password_hash: str) -> None:
+        statement = update(UserRow).where(col(UserRow.id) == user_id).values(password_hash=password_hash)
+        with self._database.transaction() as session:
+            session.execute(statement)
+
+    def change(
+        self, user_id: str, *, name: str | None, role: Role | None, active: bool | None
+    ) -> tuple[User, User, list[str]]:
+        """The user before and after, and what ended with it: the grants and sessions of somebody who was
+        deactivated. Raises `UnknownUser`, `LastAdministrator`."""
+        with self._database.transaction() as session:
+            _lock_administrators(session)
+            row = _known(lock_user(session, user_id))
+            before = read_as(User, row)
+            row.name = before.name if name is None else name
+            row.role = before.role if role is None else role
+            row.active = before.active if active is None else active
+            row.version += 1
+            _require_administrator(session)
+            ended = _end_everything(session, row) if before.active and not row.active else []
+            return before, read_as(User, row), ended
+
+    def sign_out_everywhere(self, user_id: str) -> tuple[User, list[str]]:
+        """Void every token of the user. Returns the grants and sessions that ended. Raises `UnknownUser`."""
+        with self._database.transaction() as session:
+            row = _known(lock_user(session, user_id))
+            row.version += 1
+            ended = _end_everything(session, row)
+            return read_as(User, row), ended
+
+
+def _known(row: UserRow | None) -> UserRow:
+    if row is None:
+        raise UnknownUser
+    return row
+
+
+_ADMINISTRATORS = select(UserRow.id).where(UserRow.role == "admin", col(UserRow.active)).order_by(UserRow.id)
+
+
+def _lock_administrators(session: Session) -> None:
+    """So that two administrators cannot demote each other at once. (SQLite has one writer anyway.)"""
+    session.exec(_ADMINISTRATORS.with_for_update()).all()
+
+
+def _require_administrator(session: Session) -> None:
+    """Raises `LastAdministrator` when the changes so far leave none."""
+    session.flush()
+    if session.exec(_ADMINISTRATORS).first() is None:
+        raise LastAdministrator("Make somebody else an administrator first.")
+
+
+def _end_everything(session: Session, row: UserRow) -> list[str]:
+    now = unix_now()
+    grants = select(GrantRow).where(GrantRow.user_id == row.id, col(GrantRow.revoked_at).is_(None))
+    logins = select(SessionRow).where(SessionRow.user_id == row.id, col(SessionRow.ended_at).is_(None))
+    ended: list[str] = []
+    for grant in session.exec(grants):
+        grant.revoked_at = now
+        ended.append(grant.id)
+    for login in session.exec(logins):
+        login.ended_at = now
+        ended.append(login.id)
+    add_revocations(session, ended, now)
+    # Tokens of this very second are void too; see `User.issue_time`.
+    row.tokens_valid_from = max(row.tokens_valid_from, now) + 1
+    return ended

@@ -1,0 +1,124 @@
+"""JSON under `/api/credentials`, for administrators. A key goes in and never comes out."""
+
+from asyncio import to_thread
+from functools import partial
+from typing import Annotated, Any, Self
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, SecretStr
+from starlette.responses import JSONResponse, Response
+
+from libs.common.control.entries import ORGANIZATION
+from libs.common.control.owner import Receipt
+from libs.common.errors import NotFound, Unavailable
+from libs.common.web.session import Administrator
+from services.credentials.dependencies import Parts, Work
+from services.credentials.domain import Credential, Owner, Placement, Secret, default_template
+
+router = APIRouter(prefix="/api/credentials", tags=["credentials"])
+
+# A server that was added a moment ago may not have reached us yet: seconds to wait for it.
+SERVER_ARRIVES = 2.0
+
+
+class UnknownServer(NotFound):
+    type, title = "unknown-server", "There is no such server"
+
+
+class CredentialBody(BaseModel):
+    """The header, what goes into it, and the key. `{key}` stands for the key in the template, which is by
+    default `Bearer {key}` for Authorization and `{key}` for others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    header: str
+    template: str | None = None
+    key: SecretStr
+
+    def secret(self) -> Secret:
+        """Raises `BadRequest`."""
+        template = default_template(self.header) if self.template is None else self.template
+        return Secret(Placement(self.header, template), self.key.get_secret_value())
+
+
+class CredentialView(BaseModel):
+    """What may be told about a credential. `user` is `organization` for everybody's."""
+
+    slug: str
+    user: str
+    header: str
+    template: str
+    version: int
+    changed_at: str
+    changed_by: str
+
+    @classmethod
+    def of(cls, credential: Credential, **more: object) -> Self:
+        values: dict[str, object] = {
+            "slug": credential.owner.slug,
+            "user": credential.owner.user,
+            "header": credential.placement.header,
+            "template": credential.placement.template,
+            "version": credential.version,
+            "changed_at": credential.changed_at,
+            "changed_by": credential.changed_by,
+        }
+        return cls.model_validate(values | more)
+
+
+class CredentialChanged(CredentialView):
+    receipt: Receipt
+
+
+class Deleted(BaseModel):
+    receipt: Receipt
+
+
+class CredentialPage(BaseModel):
+    """`next` is the value of `?after=` for the following page, `<slug>/<user>`; null on the last one."""
+
+    items: list[CredentialView]
+    next: str | None
+
+
+def _answers(model: type[BaseModel]) -> dict[str, Any]:
+    return {"response_model": model, "responses": {202: {"model": model}}}
+
+
+@router.get("")
+async def list_credentials(
+    admin: Administrator, work: Work, after: str = "", limit: Annotated[int, Query(ge=1, le=500)] = 100
+) -> CredentialPage:
+    slug, _, user = after.partition("/")
+    found = await to_thread(work.store.credentials, Owner(slug, user), limit + 1)
+    items = [CredentialView.of(credential) for credential in found[:limit]]
+    following = f"{items[-1].slug}/{items[-1].user}" if len(found) > limit else None
+    return CredentialPage(items=items, next=following)
+
+
+@router.put("/{slug}/organization", **_answers(CredentialChanged))
+async def put_credential(admin: Administrator, slug: str, body: CredentialBody, work: Work) -> Response:
+    secret = body.secret()
+    await require_server(work, slug)
+    owner = Owner(slug, ORGANIZATION)
+    write = partial(work.store.put, owner, secret, admin.email)
+    done = await work.changes.make(admin, "credential_stored", owner, write)
+    assert done.after
+    view = CredentialChanged.of(done.after, receipt=done.receipt)
+    return JSONResponse(view.model_dump(mode="json"), done.receipt.status)
+
+
+@router.delete("/{slug}/organization", **_answers(Deleted))
+async def delete_credential(admin: Administrator, slug: str, work: Work) -> Response:
+    owner = Owner(slug, ORGANIZATION)
+    write = partial(work.store.delete, owner)
+    done = await work.changes.make(admin, "credential_deleted", owner, write)
+    return JSONResponse(Deleted(receipt=done.receipt).model_dump(mode="json"), done.receipt.status)
+
+
+async def require_server(work: Parts, slug: str) -> None:
+    """Raise `UnknownServer` unless the control log knows the server, or soon does."""
+    try:
+        await work.follower.wait_for(lambda: slug in work.follower.tables.servers, SERVER_ARRIVES)
+    except Unavailable:
+        raise UnknownServer(f"No server is called {slug[:80]!r}.") from None

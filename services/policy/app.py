@@ -1,0 +1,77 @@
+"""The policy service."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from libs.common import errors, health
+from libs.common.bus import Bus
+from libs.common.control.entries import AnyEntry
+from libs.common.control.follower import Follower
+from libs.common.control.owner import Owner
+from libs.common.journal import Journal
+from libs.common.lifecycle import running
+from libs.common.shipper import Shipper
+from libs.common.sql import open_database
+from libs.common.web.frame import install_pages
+from libs.common.web.session import install_doorkeeper
+from services.policy import api
+from services.policy.changes import Changes
+from services.policy.console import groups, servers
+from services.policy.dependencies import Parts
+from services.policy.settings import PolicySettings
+from services.policy.store import KINDS, PolicyStore
+from services.policy.upstream import Upstreams
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def create_app(settings: PolicySettings) -> FastAPI:
+    """The service's app. It opens and migrates the database; its lifespan connects to NATS."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    engine = open_database(settings.database_url, MIGRATIONS)
+    store = PolicyStore(engine)
+    store.initialize(settings.policy_demo_url)
+
+    async def desired(keys: Collection[str] | None) -> Mapping[str, AnyEntry]:
+        return await asyncio.to_thread(store.entries, keys)
+
+    bus = Bus(settings, "policy")
+    follower = Follower(bus, settings)
+    owner = Owner(bus, follower, settings, KINDS, desired)
+    journal = Journal(settings.data_dir / "policy-journal")
+    shipper = Shipper(bus, journal, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with running(bus, follower, owner, journal, shipper):
+            yield
+        engine.dispose()
+
+    app = FastAPI(
+        title="Lockgate policy",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/policy/openapi.json",
+        lifespan=lifespan,
+    )
+    upstreams = Upstreams(bus, settings.policy_upstream_timeout)
+    app.state.journal, app.state.follower = journal, follower
+    app.state.parts = Parts(settings, store, Changes(owner, journal), upstreams)
+    errors.install(app)
+    install_pages(app)
+    install_doorkeeper(app, settings, follower.tables)
+    for routes in (api.router, servers.router, groups.router):
+        app.include_router(routes)
+    app.router.routes.extend(
+        health.routes(
+            {
+                "bus": lambda: None if bus.connected else f"NATS at {settings.nats_url} is not connected",
+                "control": lambda: None if follower.complete else "the control log has not been read yet",
+            }
+        )
+    )
+    return app

@@ -1,0 +1,26 @@
+"""Settings of the policy service."""
+
+from pydantic import Field
+
+from libs.common.settings import Settings
+from libs.common.sql import sqlite_url
+
+
+class PolicySettings(Settings):
+    """What policy needs to know beside the common settings."""
+
+    policy_database_url: str | None = Field(
+        None,
+        description="SQLAlchemy URL of policy's database; SQLite in the data directory by default.",
+    )
+    policy_demo_url: str | None = Field(
+        None, description="URL of a demo upstream that the first start registers as the server `demo`."
+    )
+    policy_upstream_timeout: float = Field(
+        8.0, gt=0, le=60, description="Seconds that a server has to answer when it is asked for its tools."
+    )
+
+    @property
+    def database_url(self) -> str:
+        """The URL of the database in use."""
+        return self.policy_database_url or sqlite_url(self.data_dir / "policy.db")

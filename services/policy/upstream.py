@@ -1,0 +1,120 @@
+"""Asks a server for its tools, as a client of it, with the organization's credential where it needs one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import httpx2
+import msgspec
+from mcp import Client, MCPError
+from mcp.client.streamable_http import streamable_http_client
+
+from libs.common.bus import Bus, Refused
+from libs.common.control.entries import ORGANIZATION
+from libs.common.errors import LockgateError, Unavailable
+from libs.common.requests import (
+    OPEN_CREDENTIAL,
+    Injection,
+    OpenCredential,
+    SealedCredential,
+    credential_context,
+)
+from libs.common.sealed import NotForUs, Opener
+from services.policy.domain import TOOL_NAME_LENGTH, TOOLS_PER_SERVER, Server, Tool
+
+DESCRIPTION_LENGTH = 300
+PAGES = 50  # of a tool list; a server that never ends is not read for ever
+
+
+class ToolsUnknown(LockgateError):
+    """The server did not tell its tools; the detail says why in one sentence."""
+
+    status, type, title = 502, "upstream-failed", "The server did not tell its tools"
+
+
+class Upstreams:
+    """Reaches upstream servers; `timeout` in seconds for everything that one question takes."""
+
+    def __init__(self, bus: Bus, timeout: float) -> None:
+        self._bus, self._timeout = bus, timeout
+
+    async def tools(self, server: Server) -> list[Tool]:
+        """The tools that `server` lists now. Raises `ToolsUnknown`."""
+        headers = await self._headers(server)
+        statuses: list[int] = []
+
+        async def note_status(response: httpx2.Response) -> None:
+            statuses.append(response.status_code)
+
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await _list_tools(server.definition.url, headers, self._timeout, note_status)
+        except Exception as error:
+            cause = _cause(error)
+            if headers and isinstance(cause, MCPError):  # its words may repeat the credential
+                cause = MCPError(cause.code, f"code {cause.code}")
+            raise ToolsUnknown(_sentence(cause, statuses, self._timeout)) from None
+
+    async def _headers(self, server: Server) -> dict[str, str]:
+        if server.definition.auth != "api_key":
+            return {}
+        opener = Opener()
+        query = OpenCredential(slug=server.slug, user=ORGANIZATION, public_key=opener.public_key)
+        try:
+            sealed = await self._bus.request(OPEN_CREDENTIAL, query, SealedCredential)
+            context = credential_context(server.slug, ORGANIZATION, sealed.version)
+            return msgspec.json.decode(opener.open(sealed.box, context), type=Injection).headers
+        except Refused as error:
+            raise ToolsUnknown(f"It needs a credential: {error.detail}") from error
+        except (Unavailable, NotForUs) as error:
+            raise ToolsUnknown("It needs a credential, and the vault does not answer.") from error
+
+
+async def _list_tools(
+    url: str,
+    headers: dict[str, str],
+    timeout: float,
+    on_response: Callable[[httpx2.Response], Awaitable[None]],
+) -> list[Tool]:
+    http = httpx2.AsyncClient(headers=headers, timeout=timeout, event_hooks={"response": [on_response]})
+    async with http, Client(streamable_http_client(url, http_client=http)) as client:
+        tools: dict[str, Tool] = {}
+        cursor: str | None = None
+        for _ in range(PAGES):
+            page = await client.list_tools(cursor=cursor)
+            for tool in page.tools:
+                if 0 < len(tool.name) <= TOOL_NAME_LENGTH and tool.name.isprintable():
+                    tools.setdefault(tool.name, Tool(tool.name, _first_line(tool.description)))
+            cursor = page.next_cursor
+            if cursor is None or len(tools) >= TOOLS_PER_SERVER:
+                break
+        return list(tools.values())[:TOOLS_PER_SERVER]
+
+
+def _first_line(description: str | None) -> str:
+    lines = (description or "").strip().splitlines()
+    return lines[0].strip()[:DESCRIPTION_LENGTH] if lines else ""
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first error inside the task groups through which it came."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _sentence(error: BaseException, statuses: list[int], timeout: float) -> str:
+    """Why it failed, for people."""
+    status = next((status for status in reversed(statuses) if status >= 400), None)
+    match error:
+        case TimeoutError() | httpx2.TimeoutException():
+            return f"It did not answer within {timeout:g} seconds."
+        case httpx2.HTTPError():
+            return f"The connection to it failed: {error or type(error).__name__}."
+        case _ if status in {401, 403}:
+            return f"It answered with HTTP status {status}: it wants a credential, or refuses the one it got."
+        case _ if status:
+            return f"It answered with HTTP status {status}: is the path of its URL right?"
+        case MCPError():
+            return f"It answered with an MCP error: {error.message[:200]}."
+        case _:
+            return "What it answered is not MCP."

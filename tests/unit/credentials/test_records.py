@@ -1,0 +1,58 @@
+"""Every store, read and delete leaves an admin event; no event, log line or page holds the key."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.conftest import Shipped
+from tests.unit.credentials.conftest import Vault
+
+KEY = "needle-7f3a9c2b1d"
+
+
+async def _events(shipped: Shipped, count: int) -> list[dict[str, Any]]:
+    """The first `count` admin events, waited for."""
+    found: list[dict[str, Any]] = []
+    async with asyncio.timeout(10):
+        while len(found) < count:
+            found = await shipped("admin_events")
+    return found
+
+
+async def test_store_read_and_delete_are_recorded(vault: Vault, shipped: Shipped) -> None:
+    stored_version = (await vault.store(KEY))["version"]
+    await vault.open()
+    await vault.api.delete("/api/credentials/wiki/organization")
+    stored, read, deleted = await _events(shipped, 3)
+    assert {event["subject"] for event in (stored, read, deleted)} == {"credential.wiki.organization"}
+    assert (stored["event"], stored["actor"], stored["before"]) == ("credential_stored", "ada", "")
+    assert json.loads(stored["after"]) == {
+        "header": "X-Api-Key",
+        "template": "{key}",
+        "version": stored_version,
+    }
+    assert (read["event"], read["actor"]) == ("credential_read", "gateway")
+    assert (deleted["event"], deleted["after"]) == ("credential_deleted", "")
+
+
+async def test_storing_the_same_again_is_not_recorded(vault: Vault, shipped: Shipped) -> None:
+    await vault.store(KEY)
+    await vault.store(KEY)
+    await vault.open()
+    events = await _events(shipped, 2)
+    assert [event["event"] for event in events] == ["credential_stored", "credential_read"]
+
+
+async def test_no_event_and_no_log_line_holds_the_key(
+    vault: Vault, shipped: Shipped, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await vault.store(KEY, header="Authorization")
+    await vault.open()
+    await vault.store(KEY + "-2", header="Authorization")
+    bad = {"header": "Host", "key": KEY}
+    await vault.api.put("/api/credentials/wiki/organization", json=bad)
+    assert KEY not in json.dumps(await _events(shipped, 3))
+    said = capfd.readouterr()
+    assert KEY not in said.out + said.err

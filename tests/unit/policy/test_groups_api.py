@@ -1,0 +1,82 @@
+"""Groups through the API: what they may use."""
+
+from typing import Any
+
+from tests.unit.policy.conftest import Policy
+
+
+async def _access_in_log(policy: Policy, slug: str) -> Any:
+    entry = await policy.control.get("group.default")
+    assert entry is not None
+    return entry["servers"].get(slug)
+
+
+async def test_the_default_group_exists_from_the_start(policy: Policy) -> None:
+    groups = (await policy.api.get("/api/policy/groups")).json()["items"]
+    assert [group["id"] for group in groups] == ["default"]
+    assert (await policy.control.get("group.default")) is not None
+
+
+async def test_a_tool_denied_to_the_group_stands_in_the_log(policy: Policy) -> None:
+    await policy.add("wiki")
+    body = {"default": "allow", "tools": {"delete_page": "deny"}}
+    answer = await policy.api.put("/api/policy/groups/default/servers/wiki", json=body)
+    assert answer.status_code == 200
+    assert answer.json()["servers"]["wiki"] == body
+    assert await _access_in_log(policy, "wiki") == body
+
+
+async def test_access_is_replaced_as_a_whole_and_taken_away(policy: Policy) -> None:
+    await policy.add("wiki", default_access="allow")
+    path = "/api/policy/groups/default/servers/wiki"
+    await policy.api.put(path, json={"default": "deny", "tools": {"read": "allow"}})
+    await policy.api.put(path, json={"default": "deny", "tools": {"list": "allow"}})
+    assert await _access_in_log(policy, "wiki") == {"default": "deny", "tools": {"list": "allow"}}
+    assert (await policy.api.delete(path)).status_code == 200
+    assert await _access_in_log(policy, "wiki") is None
+
+
+async def test_the_same_access_twice_is_one_change(policy: Policy) -> None:
+    await policy.add("wiki")
+    path, body = "/api/policy/groups/default/servers/wiki", {"default": "allow", "tools": {}}
+    first = (await policy.api.put(path, json=body)).json()
+    assert (await policy.api.put(path, json=body)).json()["version"] == first["version"]
+
+
+async def test_access_to_a_server_that_is_not_there_is_refused(policy: Policy) -> None:
+    answer = await policy.api.put("/api/policy/groups/default/servers/wiki", json={})
+    assert answer.status_code == 404
+    assert answer.json()["type"] == "urn:lockgate:error:unknown-server"
+
+
+async def test_an_unknown_group_is_not_found(policy: Policy) -> None:
+    await policy.add("wiki")
+    for answer in (
+        await policy.api.get("/api/policy/groups/finance"),
+        await policy.api.put("/api/policy/groups/finance/servers/wiki", json={}),
+        await policy.api.put("/api/policy/groups/finance", json={"name": "Finance"}),
+    ):
+        assert answer.status_code == 404
+
+
+async def test_a_verdict_that_is_none_is_refused(policy: Policy) -> None:
+    await policy.add("wiki")
+    body = {"default": "allow", "tools": {"read": "maybe"}}
+    answer = await policy.api.put("/api/policy/groups/default/servers/wiki", json=body)
+    assert answer.status_code == 400
+
+
+async def test_the_default_group_can_be_renamed_and_not_deleted(policy: Policy) -> None:
+    answer = await policy.api.put("/api/policy/groups/default", json={"name": "Staff"})
+    assert answer.json()["name"] == "Staff"
+    assert (await policy.api.delete("/api/policy/groups/default")).status_code == 405
+
+
+async def test_access_that_somebody_else_changed_is_not_overwritten(policy: Policy) -> None:
+    await policy.add("wiki")
+    tag = (await policy.api.get("/api/policy/groups/default")).headers["etag"]
+    path = "/api/policy/groups/default/servers/wiki"
+    assert (await policy.api.put(path, json={}, headers={"If-Match": tag})).status_code == 200
+    late = await policy.api.put(path, json={"default": "deny"}, headers={"If-Match": tag})
+    assert late.status_code == 412
+    assert await _access_in_log(policy, "wiki") == {"default": "allow", "tools": {}}

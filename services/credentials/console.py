@@ -12,13 +12,13 @@ from starlette.responses import Response
 
 from libs.common.control.entries import ORGANIZATION
 from libs.common.errors import LockgateError
+from libs.common.web import notices
 from libs.common.web.frame import Pages
+from libs.common.web.notices import Notice
 from libs.common.web.session import Administrator
-from services.credentials import notices
 from services.credentials.api import require_server
 from services.credentials.dependencies import Parts, Work
 from services.credentials.domain import Credential, Owner, Placement, Secret
-from services.credentials.notices import Notice
 
 router = APIRouter(include_in_schema=False)
 pages = Pages(Path(__file__).parent / "pages")

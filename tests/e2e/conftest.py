@@ -262,7 +262,7 @@ class Gate:
 
 async def sign_in_administrator(
     url: str, output: str, stack: AsyncExitStack, transport: Any = None
-) -> tuple[Browser, str]:
+) -> Browser:
     email, password = (re.search(rf"{name}:\s+(\S+)", output) for name in ("E-mail", "Password"))
     assert email and password, output
     http = await stack.enter_async_context(httpx2.AsyncClient(timeout=30, transport=transport))

@@ -70,7 +70,7 @@ async def test_a_running_call_ends_when_its_server_is_switched_off(gate: Gate) -
     async with mia.client(gate.server("demo")) as client:
         started = asyncio.Event()
 
-        async def on_progress(*_: object) -> None:
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
             started.set()
 
         slow = client.call_tool("slow", {"seconds": 30}, progress_callback=on_progress)

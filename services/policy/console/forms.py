@@ -9,8 +9,9 @@ from starlette.responses import Response
 
 from libs.common.control.entries import ServerAccess
 from libs.common.errors import BadRequest
+from libs.common.web import notices
 from libs.common.web.frame import Pages
-from services.policy import notices
+from libs.common.web.notices import Notice
 from services.policy.domain import (
     Definition,
     InitialAccess,
@@ -20,7 +21,6 @@ from services.policy.domain import (
     check_tools,
     chosen,
 )
-from services.policy.notices import Notice
 
 pages = Pages(Path(__file__).parent.parent / "pages")
 

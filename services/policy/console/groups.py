@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from starlette.responses import Response
 
+from libs.common.web import notices
 from libs.common.web.session import Administrator
-from services.policy import notices
 from services.policy.console.forms import AccessForm, GroupForm, show, unless_changed
 from services.policy.dependencies import Work
 from services.policy.domain import check_name

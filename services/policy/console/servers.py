@@ -8,8 +8,10 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import Response
 
 from libs.common.errors import LockgateError
+from libs.common.web import notices
+from libs.common.web.notices import Notice
 from libs.common.web.session import Administrator
-from services.policy import clients, notices
+from services.policy import clients
 from services.policy.console.forms import (
     NewServerForm,
     ServerForm,
@@ -20,7 +22,6 @@ from services.policy.console.forms import (
 )
 from services.policy.dependencies import Parts, Work
 from services.policy.domain import Precondition, Server, Tool, check_slug
-from services.policy.notices import Notice
 from services.policy.upstream import ToolsUnknown
 from services.policy.views import mcp_url
 

@@ -81,6 +81,8 @@ def parse(body: bytes) -> Envelope:
         return _response(message, id)
     if not isinstance(message.method, str) or not message.method:
         raise Malformed("invalid_request", -32600, 'the member "method" must be a string', id or b"null")
+    if message.result or message.error:
+        raise Malformed("invalid_request", -32600, "both a request and a response", id or b"null")
     name, modern = _subject(message.method, bytes(message.params), id or b"null")
     kind: Kind = "request" if id else "notification"
     return Envelope(kind, id or b"null", message.method, name, bytes(message.params), modern)

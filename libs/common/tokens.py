@@ -12,7 +12,7 @@ from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
-from libs.common.control.entries import User
+from libs.common.control.entries import Keys, User
 from libs.common.control.tables import Tables
 
 ALGORITHM = "ES256"
@@ -60,7 +60,7 @@ class Verifier:
 
     def __init__(self, tables: Tables, issuer: str) -> None:
         self._tables, self._issuer = tables, issuer
-        self._keys_version = -1
+        self._entry: Keys | None = None  # what `_keys` was made from
         self._keys: KeySet | None = None
         self._verified: dict[tuple[str, str], Claims] = {}
 
@@ -80,12 +80,11 @@ class Verifier:
         return claims
 
     def _refresh_keys(self) -> None:
-        keys = self._tables.keys
-        version = keys.version if keys else -1
-        if version != self._keys_version or keys is None:
+        entry = self._tables.keys
+        if entry is not self._entry:
             self._verified.clear()
-            self._keys_version = version
-            self._keys = KeySet.import_key_set({"keys": keys.keys}) if keys else None
+            self._keys = KeySet.import_key_set({"keys": entry.keys}) if entry else None
+            self._entry = entry
 
     def _decode(self, token: str, typ: str) -> Claims:
         if self._keys is None:

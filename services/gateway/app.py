@@ -80,7 +80,9 @@ class Gateway:
     @property
     def fresh(self) -> bool:
         """Whether the tables may be decided on."""
-        return self.settings.on_stale == "serve" or (self.lease is not None and self.lease.valid)
+        if not self.follower.complete or self.lease is None:
+            return False
+        return self.lease.valid or self.settings.on_stale == "serve"
 
     async def start(self) -> None:
         """The replica's name comes from its journal, so the lease begins after it."""

@@ -38,7 +38,7 @@ class GatewaySettings(Settings):
         "", description="Web origins beside the public one whose pages may call, separated by commas."
     )
     gateway_upstream_connections: int = Field(
-        256, ge=1, description="Connections that a replica opens to one upstream at the most."
+        2000, ge=1, description="Connections to one upstream at the most; each open stream holds one."
     )
     on_stale: Literal["refuse", "serve"] = Field(
         "refuse", description="What a replica does that cannot prove that its rules are up to date."

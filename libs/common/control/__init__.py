@@ -2,7 +2,8 @@
 
     entries.py    what the log says, one type per kind of key, and who may write it
     tables.py     the log as plain in-memory tables
-    follower.py   reads the bucket, follows it in order, knows how far it is complete
+    progress.py   how far the log is applied, when what is delivered has holes
+    follower.py   reads the bucket, and follows it in order
     lease.py      a gateway replica's proof that its tables are fresh
     owner.py      a service's part of the log: write, wait for the receipt, reconcile
 

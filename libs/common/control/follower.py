@@ -1,13 +1,8 @@
 """Follows the control log: every change in order, and an honest word on how far it is complete.
 
-The bucket keeps only the newest value of a key, so what a slow reader sees has holes: a value replaced
-before it was delivered never comes, and its successor comes later, perhaps after messages with smaller
-relevance to the reader but higher sequence numbers than the lost value. A sequence number therefore counts
-as *applied* only if nothing was skipped since the last one that counted, or if nothing was pending behind
-the message (DESIGN, "The lease").
-
 The consumer is our own, on a plain subscription, for two reasons: the pending count of each message is
-part of the rule above, and a lost or stuck consumer must be noticed and replaced within seconds.
+part of the rule by which it counts (progress.py), and a lost or stuck consumer must be noticed and replaced
+within seconds.
 """
 
 import asyncio
@@ -25,6 +20,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from libs.common.bus import Bus
 from libs.common.clock import elapsed
+from libs.common.control.progress import Progress
 from libs.common.control.tables import Tables
 from libs.common.errors import Unavailable
 from libs.common.lifecycle import cancel
@@ -38,6 +34,7 @@ SUBJECT = f"$KV.{BUCKET}."
 
 HEARTBEAT = 1.0  # seconds between the server's signs of life on an idle consumer
 SILENCE = 3.5  # seconds without one after which the consumer counts as lost
+RETRY_AFTER = 0.25  # seconds
 # Deletions leave markers for an hour; a reader away for longer than this reads everything anew.
 RESUME_WITHIN = 30 * 60.0
 MARKER_TTL = 3600.0
@@ -70,11 +67,10 @@ async def ensure_bucket(bus: Bus, replicas: int) -> None:
 
 
 class Follower:
-    """Keeps `tables` equal to the log. `applied` is the revision up to which they are complete."""
+    """Keeps `tables` equal to the log."""
 
     def __init__(self, bus: Bus, settings: Settings) -> None:
         self.tables = Tables()
-        self.applied = 0
         self.heard: dict[str, float] = {}  # replica -> when its last entry arrived, by `elapsed()`
         self._bus, self._settings = bus, settings
         self._on_change: list[OnChange] = []
@@ -85,10 +81,8 @@ class Follower:
         self._wake = asyncio.Event()
         self._born: datetime | None = None  # when the log that we read was created
         self._generation = 0  # of the consumer; what a replaced one still delivers is not for us
-        self._delivered = 0  # stream sequence of the newest message
+        self._progress = Progress()
         self._consumer_seq = 0  # position within the present consumer
-        self._counting = False  # nothing skipped since `applied`
-        self._complete = False
         self._last_sign = elapsed()
         self._lost = False
         bus.on_return(self.restart)  # a server that restarted has forgotten its consumers
@@ -108,9 +102,14 @@ class Follower:
         await self._unsubscribe()
 
     @property
+    def applied(self) -> int:
+        """The revision up to which the tables are complete."""
+        return self._progress.applied
+
+    @property
     def complete(self) -> bool:
         """Whether the whole bucket has been read once."""
-        return self._complete
+        return self._progress.complete
 
     async def wait_for(self, condition: Callable[[], bool], timeout: float) -> None:
         """Wait until `condition()` holds, looked at after every entry. Raises `Unavailable` in time."""
@@ -140,7 +139,10 @@ class Follower:
                 await self._watch_over()
             except (APIError, nats.errors.Error, TimeoutError, OSError) as error:
                 log.warning("control_follow_failed", error=repr(error))
-                await asyncio.sleep(0.25)
+                await asyncio.sleep(RETRY_AFTER)
+            except Exception:  # whatever it is: without us the lease runs out and calls are refused
+                log.exception("control_follow_failed")
+                await asyncio.sleep(RETRY_AFTER)
 
     async def _watch_over(self) -> None:
         """Return when the consumer has to be replaced."""
@@ -156,8 +158,8 @@ class Follower:
         info = await self._bus.js.stream_info(STREAM)
         # A log created at another time, or shorter than what we have seen, is another log: believe nothing
         # of the old one.
-        replaced = info.created != self._born or info.state.last_seq < self._delivered
-        anew = not self._complete or replaced or away > RESUME_WITHIN
+        replaced = info.created != self._born or info.state.last_seq < self._progress.delivered
+        anew = not self.complete or replaced or away > RESUME_WITHIN
         if anew:
             self._start_anew()
         self._born = info.created
@@ -169,7 +171,7 @@ class Follower:
             deliver_subject=inbox,
             filter_subject=f"{SUBJECT}>",
             deliver_policy=api.DeliverPolicy.ALL if anew else api.DeliverPolicy.BY_START_SEQUENCE,
-            opt_start_seq=None if anew else self._delivered + 1,
+            opt_start_seq=None if anew else self._progress.delivered + 1,
             ack_policy=api.AckPolicy.NONE,
             max_deliver=1,
             idle_heartbeat=HEARTBEAT,
@@ -183,7 +185,8 @@ class Follower:
         self._last_sign = elapsed()
         if consumer.num_pending == 0 and not self._consumer_seq:
             # Nothing to deliver: complete as it is. (A message that raced us decides for itself.)
-            self._count(max(self._delivered, info.state.last_seq if anew else 0))
+            self._progress.nothing_pending(info.state.last_seq if anew else 0)
+            self._notify()
 
     def _start_anew(self) -> None:
         # Keep the object: others hold it. The lease is not renewed before the log is read again.
@@ -191,7 +194,7 @@ class Follower:
         for name in Tables.__slots__:
             setattr(self.tables, name, getattr(fresh, name))
         self.heard.clear()
-        self.applied, self._delivered, self._counting, self._complete = 0, 0, False, False
+        self._progress = Progress()
 
     async def _unsubscribe(self) -> None:
         sub, self._sub = self._sub, None
@@ -217,17 +220,12 @@ class Follower:
             self.restart()
             return
         self._consumer_seq = consumer_seq
-        contiguous = self._counting and seq == self._delivered + 1
-        self._delivered = seq
         key = message.subject[len(SUBJECT) :]
         value = None if _is_deletion(message) else message.data
         self.tables.apply(key, value)
         if key.startswith("replica."):
             self._hear(key.removeprefix("replica."), value is None)
-        if contiguous or meta.num_pending == 0:
-            self._count(seq)
-        else:
-            self._counting = False
+        self._progress.deliver(seq, meta.num_pending or 0)
         for on_change in self._on_change:
             on_change(key, value, seq)
         self._notify()
@@ -242,10 +240,6 @@ class Follower:
             self.heard.pop(replica, None)
         else:
             self.heard[replica] = self._last_sign
-
-    def _count(self, seq: int) -> None:
-        self.applied, self._counting, self._complete = max(self.applied, seq), True, True
-        self._notify()
 
     def _notify(self) -> None:
         for event in self._waiters:

@@ -1,0 +1,70 @@
+"""The rule by which a reader with holes knows what it has applied, against a model of the bucket."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.common.control.progress import Progress
+
+
+class Bucket:
+    """A log with a history of one: the newest value of each key, at the sequence at which it was written."""
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.values: dict[str, int] = {}  # key -> sequence of its newest value
+        self.history: list[tuple[int, str]] = []
+
+    def write(self, key: str) -> None:
+        self.last += 1
+        self.values[key] = self.last
+        self.history.append((self.last, key))
+
+    def waiting(self, after: int) -> list[tuple[int, str]]:
+        """What a reader behind `after` still gets, in order."""
+        return sorted((seq, key) for key, seq in self.values.items() if seq > after)
+
+    def newest(self, key: str, until: int) -> int:
+        return max((seq for seq, written in self.history if written == key and seq <= until), default=0)
+
+
+# A write to one of four keys, or the delivery of one message to the reader, or a new consumer.
+steps = st.lists(st.sampled_from(["a", "b", "c", "d", "deliver", "deliver", "reconnect"]), max_size=60)
+
+
+@given(steps)
+def test_what_counts_as_applied_is_applied(steps: list[str]) -> None:
+    bucket, progress, read = Bucket(), Progress(), dict[str, int]()
+    for step in steps:
+        if step == "deliver":
+            waiting = bucket.waiting(progress.delivered)
+            if waiting:
+                seq, key = waiting[0]
+                read[key] = seq
+                progress.deliver(seq, len(waiting) - 1)
+        elif step == "reconnect":
+            if not bucket.waiting(progress.delivered):
+                progress.nothing_pending(0 if progress.complete else bucket.last)
+        else:
+            bucket.write(step)
+        for key in bucket.values:
+            assert read.get(key, 0) >= bucket.newest(key, progress.applied), (step, key)
+
+
+@given(steps)
+def test_a_reader_that_has_caught_up_has_applied_everything(steps: list[str]) -> None:
+    bucket, progress = Bucket(), Progress()
+    for key in [step for step in steps if len(step) == 1]:
+        bucket.write(key)
+    while waiting := bucket.waiting(progress.delivered):
+        progress.deliver(waiting[0][0], len(waiting) - 1)
+    assert progress.applied == bucket.last
+    assert progress.complete is bool(bucket.last)
+
+
+def test_a_message_after_a_hole_counts_only_when_nothing_is_pending() -> None:
+    progress = Progress()
+    progress.deliver(1, pending=0)
+    progress.deliver(3, pending=1)  # 2 was replaced, and its successor is still to come
+    assert progress.applied == 1
+    progress.deliver(4, pending=0)
+    assert progress.applied == 4

@@ -1,5 +1,6 @@
 """The control log against a real NATS server: order, completeness, lease, receipt, reconciliation."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack
 
@@ -47,11 +48,15 @@ class Party:
         self._stack.push_async_callback(lease.stop)
         return follower, lease
 
-    async def owner(self, rows: dict[str, AnyEntry]) -> Owner:
-        """An owner of servers and users whose database is `rows`."""
+    async def owner(self, rows: dict[str, AnyEntry], pause: "Pause | None" = None) -> Owner:
+        """An owner of servers and users whose database is `rows`, which answers late while it is paused."""
 
         async def desired(keys: Collection[str] | None) -> Mapping[str, AnyEntry]:
-            return {key: entry for key, entry in rows.items() if keys is None or key in keys}
+            found = {key: entry for key, entry in rows.items() if keys is None or key in keys}
+            if pause:
+                pause.asked.set()
+                await pause.over.wait()
+            return found
 
         bus = await self.bus()
         follower = Follower(bus, self.settings)
@@ -61,6 +66,14 @@ class Party:
         self._stack.push_async_callback(follower.stop)
         self._stack.push_async_callback(owner.stop)
         return owner
+
+
+class Pause:
+    """A database that has read a row, and takes its time to hand it over."""
+
+    def __init__(self) -> None:
+        self.asked, self.over = asyncio.Event(), asyncio.Event()
+        self.over.set()
 
 
 @pytest.fixture
@@ -182,6 +195,25 @@ async def test_two_replicas_of_a_service_never_put_an_old_row_over_a_new_one(par
     follower = await party.follower()
     assert follower.tables.servers["demo"].version == 29
     assert await first.reconcile() == 0
+
+
+async def test_a_slow_writer_with_an_old_row_does_not_win_over_a_newer_one(party: Party) -> None:
+    rows: dict[str, AnyEntry] = {"server.demo": server()}
+    pause = Pause()
+    slow, quick = await party.owner(rows, pause), await party.owner(rows)
+    rows["server.demo"] = server(2)
+    pause.asked.clear()
+    pause.over.clear()
+    late = asyncio.create_task(slow.publish("server.demo"))
+    await pause.asked.wait()  # it has read version 2 and not written it yet
+
+    rows["server.demo"] = server(3)
+    await quick.publish("server.demo")
+    pause.over.set()
+
+    assert (await late).complete
+    follower = await party.follower()
+    assert follower.tables.servers["demo"].version == 3
 
 
 async def test_reconciliation_removes_what_the_database_does_not_have(party: Party) -> None:

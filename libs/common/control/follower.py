@@ -74,6 +74,7 @@ class Follower:
         self.heard: dict[str, float] = {}  # replica -> when its last entry arrived, by `elapsed()`
         self._bus, self._settings = bus, settings
         self._on_change: list[OnChange] = []
+        self._on_anew: list[Callable[[], None]] = []
         self._waiters: set[asyncio.Event] = set()
         self._sub: Subscription | None = None
         self._consumer: str | None = None
@@ -90,6 +91,10 @@ class Follower:
     def subscribe(self, on_change: OnChange) -> None:
         """Call `on_change(key, value, revision)` after each entry. It must not raise or block."""
         self._on_change.append(on_change)
+
+    def on_anew(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` when all that was read is void, and the log is read from its beginning."""
+        self._on_anew.append(callback)
 
     async def start(self, timeout: float = 30.0) -> None:
         """Read the whole bucket, then follow it. Returns when the tables are complete."""
@@ -195,6 +200,8 @@ class Follower:
             setattr(self.tables, name, getattr(fresh, name))
         self.heard.clear()
         self._progress = Progress()
+        for callback in self._on_anew:
+            callback()
 
     async def _unsubscribe(self) -> None:
         sub, self._sub = self._sub, None

@@ -79,6 +79,7 @@ class Owner:
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         follower.subscribe(self._on_change)
+        follower.on_anew(self._log.clear)  # a log that was lost has to be written again
 
     async def start(self) -> None:
         """Reconcile once, then periodically. The follower must have started."""
@@ -95,8 +96,7 @@ class Owner:
         """
         try:
             async with self._lock:
-                desired = await self._desired(keys)
-                revision = max([await self._write(key, desired.get(key)) for key in keys], default=0)
+                revision = max([await self._bring(key) for key in keys], default=0)
         except (*_BUS_ERRORS, Unavailable) as error:
             log.warning("control_write_failed", keys=keys, error=repr(error))
             return Receipt(
@@ -110,11 +110,9 @@ class Owner:
         async with self._lock:
             desired = await self._desired(None)
             present = {key for key, (_, value) in self._log.items() if value is not None}
-            differing = [key for key in desired.keys() | present if not self._same(key, desired.get(key))]
+            differing = [key for key in desired.keys() | present if self._differs(key, desired.get(key))]
             for key in differing:
-                # Read again, for this key alone: the list was made before the first write.
-                current = await self._desired([key])
-                await self._write(key, current.get(key))
+                await self._bring(key)
         if differing:
             log.info("control_reconciled", entries=len(differing))
         return len(differing)
@@ -158,28 +156,31 @@ class Owner:
         if key.partition(".")[0] in self._kinds and revision > self._log.get(key, (0, None))[0]:
             self._log[key] = (revision, value)
 
-    def _same(self, key: str, entry: AnyEntry | None) -> bool:
-        return self._log.get(key, (0, None))[1] == (msgspec.json.encode(entry) if entry else None)
+    def _differs(self, key: str, entry: AnyEntry | None) -> bool:
+        return self._log.get(key, (0, None))[1] != _encoded(entry)
 
-    async def _write(self, key: str, entry: AnyEntry | None) -> int:
-        """Write `entry` under `key` unless it stands there. Returns the revision at which it stands."""
+    async def _bring(self, key: str) -> int:
+        """Bring `key` to what the database says now. Returns the revision at which that stands.
+
+        The log is looked at before the database: then the write can only succeed if nobody has written the
+        key since, and what was read is at least as new as everything that was written before.
+        """
         for _ in range(ATTEMPTS):
-            revision, _value = self._log.get(key, (0, None))
-            if self._same(key, entry):
+            revision, value = self._log.get(key, (0, None))
+            entry = (await self._desired([key])).get(key)
+            if value == _encoded(entry):
                 return revision
             try:
                 return await self._swap(key, entry, revision)
             except APIError as error:
                 if error.err_code not in _WRONG_SEQUENCE:
                     raise
-            # Somebody else wrote this key: another replica of this service. Look again at both sides.
-            self._log[key] = await self._newest(key)
-            entry = (await self._desired([key])).get(key)
+            self._log[key] = await self._newest(key)  # another replica of this service wrote it
         raise Unavailable(f"{key} is being written by somebody else all the time")
 
     async def _swap(self, key: str, entry: AnyEntry | None, expected: int) -> int:
         headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
-        value = msgspec.json.encode(entry) if entry else None
+        value = _encoded(entry)
         if value is None:
             headers |= {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         ttl = MARKER_TTL if value is None else None
@@ -204,3 +205,7 @@ class Owner:
                 log.warning("control_reconcile_failed", error=repr(error))
             except Exception:
                 log.exception("control_reconcile_failed")
+
+
+def _encoded(entry: AnyEntry | None) -> bytes | None:
+    return msgspec.json.encode(entry) if entry else None

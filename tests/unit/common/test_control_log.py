@@ -258,6 +258,20 @@ async def test_an_unreadable_entry_counts_as_the_more_restrictive(party: Party) 
     assert follower.tables.org.enabled is False
 
 
+async def test_a_log_that_was_lost_is_written_again(party: Party) -> None:
+    rows: dict[str, AnyEntry] = {"server.demo": server()}
+    owner = await party.owner(rows)
+    bus = await party.bus()
+    await bus.js.delete_stream("KV_CONTROL")
+
+    async with asyncio.timeout(15):
+        while not await owner.reconcile():  # it has to notice first
+            await asyncio.sleep(0.1)
+
+    follower = await party.follower()
+    assert "demo" in follower.tables.servers
+
+
 async def test_another_log_in_place_of_the_one_that_was_read_is_read_from_its_start(
     party: Party, nats: Nats
 ) -> None:

@@ -32,7 +32,6 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 JOURNAL_BYTES = 2 * 1024 * 1024 * 1024  # beyond this the journal counts as full and calls are refused
 # A line has to fit into one message on the bus, whose limit is 1 MiB unless configured otherwise.
 LINE_BYTES = 900_000
-CUT_TO = 64 * 1024
 
 _encode = msgspec.json.Encoder().encode
 
@@ -137,14 +136,15 @@ class Journal:
             raise JournalUnavailable(problem)
         record.replica = self.replica
         line = _fit(record)
-        self._open[record.id] = line
-        self._buffer.append(_admitted(record.id, line))
+        with self._lock:
+            self._open[record.id] = line
+            self._buffer.append(_admitted(record.id, line))
         await asyncio.shield(self._end_of_turn())
 
     def finish(self, record: CallRecord) -> None:
         """Write the outcome of a call, admitted or refused. It is on disk at the end of this turn."""
-        self._open.pop(record.id, None)
         with self._lock:
+            self._open.pop(record.id, None)
             self._put_finished(record)
         self._end_of_turn()
 
@@ -307,10 +307,17 @@ def _admitted(call: str, line: bytes) -> bytes:
 
 
 def _fit(record: AnyRecord) -> bytes:
-    """`record` as one line that fits into a message; input and output are cut further if they must be."""
     line = _encode(record)
-    if len(line) > LINE_BYTES and isinstance(record, CallRecord):
-        record.input, record.output = record.input[:CUT_TO], record.output[:CUT_TO]
+    return line if len(line) <= LINE_BYTES else shorten(line, LINE_BYTES)
+
+
+def shorten(line: bytes, limit: int) -> bytes:
+    """A record's `line` with its longest texts cut until it has at most `limit` bytes."""
+    record: dict[str, object] = msgspec.json.decode(line)
+    longest = limit
+    while len(line) > limit and longest > 16:
+        longest //= 4
+        record = {key: value[:longest] if isinstance(value, str) else value for key, value in record.items()}
         line = _encode(record)
     return line
 

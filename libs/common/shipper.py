@@ -7,6 +7,7 @@ service leaves in the stream for that purpose; what ClickHouse already has, the 
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from itertools import groupby
 
 import nats.errors
@@ -15,7 +16,7 @@ from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
 from libs.common.bus import Bus
-from libs.common.journal import Journal, Line, Position
+from libs.common.journal import Journal, Line, Position, shorten
 from libs.common.lifecycle import cancel
 from libs.common.records import FIRST_SEQ, LAST_SEQ, STREAM, SUBJECTS, TABLES, Table, subject_of
 from libs.common.settings import Settings
@@ -100,8 +101,9 @@ class Shipper:
         """Ship what can be read now. Returns whether the position moved."""
         lines, position = self._journal.read(self._position, READ_BYTES)
         for table, of_table in groupby(lines, key=lambda line: line.table):
-            waiting = [line for line in of_table if line.seq > self._last[table][0]]
-            for batch in _batches(waiting, self._bus.client.max_payload - HEADROOM):
+            most = self._bus.client.max_payload - HEADROOM
+            waiting = [_fitting(line, most) for line in of_table if line.seq > self._last[table][0]]
+            for batch in _batches(waiting, most):
                 await self._publish(table, batch)
         moved = position != self._position
         self._position = position
@@ -121,6 +123,11 @@ class Shipper:
             headers=headers,
         )
         self._last[table] = (batch[-1].seq, ack.seq)
+
+
+def _fitting(line: Line, max_bytes: int) -> Line:
+    """`line`, cut if this server takes less in a message than lines may have: nothing may block the rest."""
+    return line if len(line.data) <= max_bytes else replace(line, data=shorten(line.data, max_bytes))
 
 
 def _batches(lines: list[Line], max_bytes: int) -> list[list[Line]]:

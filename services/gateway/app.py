@@ -1,6 +1,7 @@
 """Wiring of a gateway replica."""
 
 import asyncio
+import re
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -30,7 +31,7 @@ from services.gateway.sessions import Sessions
 from services.gateway.settings import GatewaySettings
 from services.gateway.upstream import Pools
 
-PREFIX = "/mcp/"
+_SERVER_PATH = re.compile(r"/mcp/([a-z0-9][a-z0-9-]{0,62})")  # what is no slug gets an ordinary 404
 # Metadata is asked for by browser-based clients too; it holds nothing secret.
 PUBLIC = {"access-control-allow-origin": "*", "cache-control": "max-age=300"}
 
@@ -45,7 +46,7 @@ class Gateway:
         self.journal = Journal(journal_directory(settings))
         self.pools = Pools(settings.gateway_upstream_connections)
         self.lease: Lease | None = None
-        self.running = Running(self.decide)
+        self.running = Running(self.decide, settings.gateway_user_concurrency)
         wallet = Wallet(self.bus, self.follower.tables)
         doorway = Doorway(settings, Verifier(self.follower.tables, settings.public_url), self.journal)
         shared = Shared(
@@ -66,12 +67,10 @@ class Gateway:
         self._rest = self._others()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
-            server = scope["path"][len(PREFIX) :]
-            if server and "/" not in server:
-                await self._lane(scope, receive, send, server)
-                return
-        await self._rest(scope, receive, send)
+        if scope["type"] == "http" and (path := _SERVER_PATH.fullmatch(scope["path"])):
+            await self._lane(scope, receive, send, path[1])
+        else:
+            await self._rest(scope, receive, send)
 
     def decide(self, claims: Claims, call: Call) -> Decision:
         """The ladder over this replica's tables, now."""
@@ -118,7 +117,7 @@ class Gateway:
         }
         app = Starlette(
             routes=[
-                Route(f"{metadata.METADATA}/mcp/{{server}}", protected_resource),
+                Route(f"{metadata.METADATA}/mcp/{{server}}", protected_resource, methods=["GET"]),
                 *health.routes(checks),
             ],
             lifespan=lambda _: running(

@@ -1,8 +1,9 @@
 """The JSON-RPC envelope of a request, parsed just far enough to decide on it.
 
 The body is forwarded as it came, so what is decided here must be what the upstream will run. Anything two
-parsers could read in two ways is refused: duplicate keys, anything but strict UTF-8 JSON, headers that
-contradict the body (MCP 2026-07-28, basic/transports/streamable-http; JSON-RPC 2.0, section 4).
+parsers could read in two ways is refused: duplicate keys, keys of the protocol in another case, anything but
+strict UTF-8 JSON, headers that contradict the body (MCP 2026-07-28, basic/transports/streamable-http;
+JSON-RPC 2.0, section 4).
 """
 
 import base64
@@ -18,6 +19,13 @@ MODERN = "2026-07-28"  # revisions from here on have no sessions and repeat the 
 META_VERSION = "io.modelcontextprotocol/protocolVersion"
 # The parameter that says on what a method acts.
 NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+# The longest that are recorded, in characters; tool names are at most 128 by the specification.
+LONGEST = {"method": 128, "name": 256, "uri": 4096}
+# Some decoders (Go's) ignore the case of keys. A key that is one of these in another case is refused.
+MESSAGE_KEYS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+PARAMS_KEYS = frozenset({"name", "uri", "arguments", "_meta"})
+# Bodies with more separators than this are costly to check: not on the event loop.
+SIMPLE = 10_000
 
 Kind: TypeAlias = Literal["request", "notification", "response"]
 
@@ -65,6 +73,11 @@ _params = msgspec.json.Decoder(_Params).decode
 _id = msgspec.json.Decoder(str | int).decode
 
 
+def is_simple(body: bytes) -> bool:
+    """Whether parsing `body` takes no longer than a few milliseconds."""
+    return len(body) < SIMPLE or body.count(b",") + body.count(b"{") + body.count(b"[") < SIMPLE
+
+
 def parse(body: bytes) -> Envelope:
     """The envelope of `body`. Raises `Malformed`."""
     _check_strict(body)
@@ -79,8 +92,8 @@ def parse(body: bytes) -> Envelope:
         _check_id(id)
     if message.method is None:
         return _response(message, id)
-    if not isinstance(message.method, str) or not message.method:
-        raise Malformed("invalid_request", -32600, 'the member "method" must be a string', id or b"null")
+    if not isinstance(message.method, str) or not 0 < len(message.method) <= LONGEST["method"]:
+        raise Malformed("invalid_request", -32600, '"method" must be a short string', id or b"null")
     if message.result or message.error:
         raise Malformed("invalid_request", -32600, "both a request and a response", id or b"null")
     name, modern = _subject(message.method, bytes(message.params), id or b"null")
@@ -106,8 +119,9 @@ def _subject(method: str, params: bytes, id: bytes) -> tuple[str, bool]:
     if field is None:
         return "", modern
     name = getattr(decoded, field)
-    if not isinstance(name, str) or not name:
-        raise Malformed("invalid_params", -32602, f'{method} needs the string "{field}" in its params', id)
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST[field]:
+        detail = f'{method} needs a "{field}" of at most {LONGEST[field]} characters in its params'
+        raise Malformed("invalid_params", -32602, detail, id)
     return name, modern
 
 
@@ -124,7 +138,7 @@ def _check_strict(body: bytes) -> None:
         decoded = _STRICT.decode(body.decode())
     except _Duplicate as error:
         raise Malformed(
-            "duplicate_key", -32600, f"the key {error.args[0]!r} stands twice in an object"
+            "duplicate_key", -32600, f"the key {error.args[0][:60]!r} stands twice in an object"
         ) from None
     except (ValueError, RecursionError) as error:
         raise Malformed("malformed_json", -32700, f"not JSON: {error}") from None
@@ -132,6 +146,17 @@ def _check_strict(body: bytes) -> None:
         raise Malformed("batch", -32600, "batches are not part of MCP: send one message at a time")
     if not isinstance(decoded, dict):
         raise Malformed("invalid_request", -32600, "a message is a JSON object")
+    _check_case(decoded, MESSAGE_KEYS)
+    params = decoded.get("params")
+    if isinstance(params, dict):
+        _check_case(params, PARAMS_KEYS)
+
+
+def _check_case(members: dict[str, object], known: frozenset[str]) -> None:
+    for key in members:
+        if key not in known and key.casefold() in known:
+            detail = f"the key {key!r} is {key.casefold()!r} in another case"
+            raise Malformed("ambiguous_key", -32600, detail)
 
 
 class _Duplicate(Exception):

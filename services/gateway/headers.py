@@ -20,7 +20,6 @@ _HOP_BY_HOP = {
 _NOT_UPSTREAM = _HOP_BY_HOP | {
     b"accept-encoding",
     b"authorization",
-    b"content-length",
     b"cookie",
     b"expect",
     b"forwarded",
@@ -28,7 +27,11 @@ _NOT_UPSTREAM = _HOP_BY_HOP | {
     b"mcp-session-id",
     b"origin",
     b"referer",
+    b"x-http-method-override",
+    b"x-method-override",
+    b"x-original-url",
     b"x-real-ip",
+    b"x-rewrite-url",
 }
 # An upstream must not set cookies on our origin, challenge our clients, or speak for our transport.
 _NOT_DOWNSTREAM = _HOP_BY_HOP | {
@@ -42,24 +45,45 @@ _NOT_DOWNSTREAM = _HOP_BY_HOP | {
     b"strict-transport-security",
     b"www-authenticate",
 }
-_NOT_UPSTREAM_PREFIXES = (b"x-forwarded-", b"sec-", b"access-control-")
+# The body is ours to describe: with another charset or coding the upstream would read another body.
+_NOT_UPSTREAM_PREFIXES = (b"content-", b"x-forwarded-", b"sec-", b"access-control-")
 _NOT_DOWNSTREAM_PREFIXES = (b"access-control-",)
 
 
-def upstream(given: Iterable[Header], credential: list[Header], session: bytes) -> list[Header]:
+def upstream(
+    given: Iterable[Header], credential: list[Header], session: bytes, *, has_body: bool
+) -> list[Header]:
     """Headers for the upstream: the caller's, without what is not for it, with credential and session."""
     injected = {name for name, _ in credential}
     dropped = _named_by_connection(given) | injected
     passed = [
-        (name, value.strip())
-        for name, value in given
-        if name not in _NOT_UPSTREAM and name not in dropped and not name.startswith(_NOT_UPSTREAM_PREFIXES)
+        (name, value.strip()) for name, value in given if name not in dropped and _may_pass_upstream(name)
     ]
     # Bodies are read on the way, so they must come as they are.
     passed += [(b"accept-encoding", b"identity"), *credential]
+    if has_body:
+        passed.append((b"content-type", b"application/json"))
     if session:
         passed.append((b"mcp-session-id", session))
     return passed
+
+
+def is_plain_json(given: Iterable[Header]) -> bool:
+    """Whether the headers describe the body as what we read it as: JSON in UTF-8, not encoded further."""
+    types = [value for name, value in given if name == b"content-type"]
+    encodings = [value for name, value in given if name == b"content-encoding"]
+    return all(map(_is_utf8_json, types)) and all(value.strip() == b"identity" for value in encodings)
+
+
+def _is_utf8_json(content_type: bytes) -> bool:
+    media, _, parameters = content_type.lower().partition(b";")
+    charset = parameters.strip().removeprefix(b"charset=").strip(b'" ')
+    return media.strip() == b"application/json" and charset in {b"", b"utf-8", b"utf8"}
+
+
+def _may_pass_upstream(name: bytes) -> bool:
+    # CGI and WSGI read `X_Api_Key` and `X-Api-Key` as the same header.
+    return name not in _NOT_UPSTREAM and not name.startswith(_NOT_UPSTREAM_PREFIXES) and b"_" not in name
 
 
 def downstream(given: Iterable[Header]) -> list[Header]:

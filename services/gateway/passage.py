@@ -6,10 +6,12 @@ read → parse → decide → credential → journal → forward → relay → r
 import asyncio
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from libs.common.clock import elapsed, iso, now
-from libs.common.control.entries import Group, Server
+from libs.common.control.entries import Group
 from libs.common.control.tables import Tables
 from libs.common.errors import Unavailable
 from libs.common.ids import new_id
@@ -21,12 +23,13 @@ from services.gateway.asgi import Receive, Scope, Send
 from services.gateway.capture import Capture, Outcome, Payload
 from services.gateway.credentials import Wallet
 from services.gateway.doorway import Doorway
-from services.gateway.envelope import Envelope, Malformed, check_headers, parse
+from services.gateway.envelope import Envelope, Malformed, check_headers, is_simple, parse
 from services.gateway.ladder import Call, Decision, may_use_tool
 from services.gateway.lists import Unfilterable, filter_tools, is_filtered
+from services.gateway.redaction import Redactor
 from services.gateway.refusals import Refusal
 from services.gateway.relay import Filter, Relay, check_answer, is_event_stream
-from services.gateway.running import Flight, Running
+from services.gateway.running import Flight, Running, TooMany
 from services.gateway.sessions import Sessions, fingerprint
 from services.gateway.settings import GatewaySettings
 from services.gateway.upstream import (
@@ -34,6 +37,7 @@ from services.gateway.upstream import (
     Header,
     Pools,
     Response,
+    Target,
     UpstreamFailed,
     request_head,
     target_of,
@@ -57,6 +61,9 @@ class Shared:
     journal: Journal
     pools: Pools
     running: Running
+
+
+_PARSER = ThreadPoolExecutor(1, "parser")
 
 
 class Gone(Exception):
@@ -120,8 +127,9 @@ class Passage:
             if self._method not in METHODS:
                 raise _Refused(Refusal(405, -32600, "Use POST, GET or DELETE", "method_not_allowed"))
             if self._method == "POST":
+                self._decide_early()
                 await self._read()
-                self._parse()
+                await self._parse()
             await self._forward(self._decide())
         except _Refused as error:
             refusal = error.refusal
@@ -134,8 +142,9 @@ class Passage:
         """Read the body. Raises `_Refused` when it is too large or encoded."""
         limit = self._shared.settings.gateway_body_limit
         too_large = _Refused(Refusal(413, -32600, f"The body is larger than {limit} bytes", "body_too_large"))
-        if self._headers.get(b"content-encoding", b"identity") != b"identity":
-            raise _Refused(Refusal(415, -32600, "Encoded bodies are not accepted", "content_encoding"))
+        if not headers.is_plain_json(self._given):
+            detail = "Send application/json in UTF-8, without a content encoding"
+            raise _Refused(Refusal(415, -32600, detail, "content_type"))
         announced = self._headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > limit:
             self._record.input_bytes = int(announced)
@@ -154,11 +163,15 @@ class Passage:
                 raise too_large
         self._body = b"".join(chunks)
 
-    def _parse(self) -> None:
+    async def _parse(self) -> None:
         """Make the envelope. Raises `_Refused` for what is no single JSON-RPC message."""
         record = self._record
         try:
-            self._envelope = envelope = parse(self._body)
+            if is_simple(self._body):
+                self._envelope = envelope = parse(self._body)
+            else:  # one at a time, and not on the event loop: nobody's large body delays other people's calls
+                loop = asyncio.get_running_loop()
+                self._envelope = envelope = await loop.run_in_executor(_PARSER, parse, self._body)
             record.method, record.tool = envelope.method or "response", envelope.name
             self._keep_input(envelope.params)
             check_headers(envelope, self._given)
@@ -178,6 +191,12 @@ class Passage:
     def _call(self) -> Call:
         envelope = self._envelope
         return Call(self._server, envelope.method, envelope.name) if envelope else Call(self._server)
+
+    def _decide_early(self) -> None:
+        """Turn away, before the body is read, who would be turned away whatever is in it."""
+        decision = self._shared.decide(self._claims, Call(self._server))
+        if not decision.allowed and refusals.needs_no_body(decision.reason):
+            self._decide()
 
     def _decide(self) -> Decision:
         """Climb the ladder. Raises `_Refused` with the reason, or `NotAdmitted`."""
@@ -205,27 +224,23 @@ class Passage:
         target = target_of(decision.server.url)
         exchange = Exchange(self._shared.pools.pool(target.origin))
         flight = Flight(self._claims, self._call, exchange)
-        # From here on a change that forbids the call ends it, however far it has come.
-        self._shared.running.add(flight)
-        watcher: asyncio.Task[None] | None = None
         try:
-            session = self._upstream_session(decision)
-            credential = await self._credential(decision)
-            await self._admit(decision)
-            watcher = asyncio.create_task(self._watch(exchange))
-            size = len(self._body) if self._method == "POST" else None
-            passed = headers.upstream(self._given, credential, session)
-            head = request_head(self._method.encode(), target, passed, size)
-            await self._exchange(exchange, head, decision.server, decision)
+            # From here on a change that forbids the call ends it, however far it has come.
+            with self._shared.running.carry(flight), contextlib.closing(_Watch(exchange)) as watch:
+                session = self._upstream_session(decision)
+                credential = await self._credential(decision)
+                await self._admit(decision)
+                watch.begin(self._receive)
+                await self._exchange(flight, decision, target, session, credential)
         except UpstreamFailed as error:
             await self._failed(error, decision, flight)
+        except TooMany:
+            detail = f"you have {self._shared.settings.gateway_user_concurrency} calls and streams open"
+            raise _Refused(self._refusal("too_many_calls", detail, decision)) from None
         finally:
             if self._record.status == "admitted":
                 self._finish("failed", "interrupted", "the gateway stopped, or failed; see its log")
-            self._shared.running.remove(flight)
             exchange.release()
-            if watcher:
-                watcher.cancel()
 
     def _upstream_session(self, decision: Decision) -> bytes:
         if not self._session:
@@ -252,28 +267,37 @@ class Passage:
         except JournalUnavailable as error:
             raise _Refused(self._refusal("journal_unavailable", error.detail, decision)) from error
 
-    async def _watch(self, exchange: Exchange) -> None:
-        """End the exchange when the client goes away: for MCP that is how a call is cancelled."""
-        with contextlib.suppress(asyncio.CancelledError):
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-            exchange.abort(UpstreamFailed("cancelled", "the client went away"))
-
-    async def _exchange(self, exchange: Exchange, head: bytes, server: Server, decision: Decision) -> None:
-        response = await exchange.run(head, self._body, server.connect_timeout, server.response_timeout)
+    async def _exchange(
+        self, flight: Flight, decision: Decision, target: Target, session: bytes, credential: list[Header]
+    ) -> None:
+        server = decision.server
+        assert server
+        has_body = self._method == "POST"
+        passed = headers.upstream(self._given, credential, session, has_body=has_body)
+        response = await flight.exchange.run(
+            request_head(self._method.encode(), target, passed, len(self._body) if has_body else None),
+            self._body,
+            server.connect_timeout,
+            server.response_timeout,
+            partial(self._shared.running.still_allowed, flight),
+        )
         self._record.first_byte_us = self._elapsed_us()
         check_answer(response)
+        response.redact(Redactor(credential))
+        await self._pass_on(response, decision)
+
+    async def _pass_on(self, response: Response, decision: Decision) -> None:
+        assert decision.group
         sse = is_event_stream(response)
         id = self._envelope.id if self._envelope else b"null"
         capture = self._capture = Capture(id, self._shared.settings.gateway_record_limit, sse=sse)
         out = self._answer_headers(response, sse=sse)
-        assert decision.group
         shown = self._filter(decision.group)
         # A stream without a request may replay what belongs to an earlier one.
         lists = is_filtered(self._envelope) if self._envelope else sse
         if lists and sse:
             await self._relay.list_events(response, out, capture, shown)
-        elif lists and response.status == 200:
+        elif lists and response.status < 300:
             await self._relay.list_message(response, out, capture, shown)
         else:
             await self._relay.as_it_comes(response, out, capture)
@@ -352,3 +376,23 @@ class Passage:
 
     def _elapsed_us(self) -> int:
         return int((elapsed() - self._began) * 1_000_000)
+
+
+class _Watch:
+    """Ends an exchange when the client goes away: for MCP that is how a call is cancelled."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, receive: Receive) -> None:
+        self._task = asyncio.create_task(self._run(receive))
+
+    def close(self) -> None:
+        if self._task:
+            self._task.cancel()
+
+    async def _run(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._exchange.abort(UpstreamFailed("cancelled", "the client went away"))

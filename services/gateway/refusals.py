@@ -53,6 +53,7 @@ _BY_REASON = {
     "tool_denied": (200, DENIED),
     "credential_missing": (200, CREDENTIAL_MISSING),
     "session_foreign": (404, -32600),
+    "too_many_calls": (429, DENIED),
     "upstream_unreachable": (502, UPSTREAM_FAILED),
     "upstream_timeout": (504, UPSTREAM_FAILED),
     "upstream_broke_off": (502, UPSTREAM_FAILED),
@@ -60,7 +61,12 @@ _BY_REASON = {
     "upstream_unauthorized": (502, UPSTREAM_FAILED),
     "upstream_busy": (503, UPSTREAM_FAILED),
 }
-_RETRY_AFTER = {503: [(b"retry-after", b"1")]}
+_RETRY_LATER = {429, 503}
+
+
+def needs_no_body(reason: str) -> bool:
+    """Whether the answer says all by its status, so that the request's id is not needed for it."""
+    return reason not in _BY_REASON or _BY_REASON[reason][0] != 200
 
 
 def refusal(
@@ -75,7 +81,8 @@ def refusal(
         message = f"Lockgate: {server}: {detail}"
     if status == 200 and not answered:
         status = 403
-    return Refusal(status, code, message, reason, rule, revision, _RETRY_AFTER.get(status, []))
+    retry = [(b"retry-after", b"1")] if status in _RETRY_LATER else []
+    return Refusal(status, code, message, reason, rule, revision, retry)
 
 
 async def answer(send: Send, refusal: Refusal, id: bytes) -> None:

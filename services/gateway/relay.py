@@ -46,9 +46,8 @@ class Relay:
         self, response: Response, out: list[Header], capture: Capture, shown: Filter
     ) -> None:
         """A list that came as one JSON message."""
-        body = await response.read(self._list_limit)
+        body = shown(await response.read(self._list_limit))
         capture.feed(body)
-        body = shown(body)
         await self._start(response.status, [*out, (b"content-length", b"%d" % len(body))])
         await self._body(body)
 
@@ -59,13 +58,14 @@ class Relay:
         splitter = Splitter(self._list_limit)
         await self._start(response.status, out)
         async for chunk in response.chunks():
-            capture.feed(chunk)
             try:
                 events = splitter.feed(chunk)
             except TooLong as error:
                 raise UpstreamFailed("upstream_bad_answer", "it sent an event that is too long") from error
             for event in events:
-                await self._body(_filtered(event, shown), more=True)
+                visible = _filtered(event, shown)
+                capture.feed(visible)
+                await self._body(visible, more=True)
         await self._body(b"")  # what is left without its empty line is no event
 
     async def _start(self, status: int, out: list[Header]) -> None:

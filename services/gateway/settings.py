@@ -37,6 +37,9 @@ class GatewaySettings(Settings):
     gateway_allowed_origins: str = Field(
         "", description="Web origins beside the public one whose pages may call, separated by commas."
     )
+    gateway_user_concurrency: int = Field(
+        128, ge=1, description="Calls and streams that one person may have open at a replica."
+    )
     gateway_upstream_connections: int = Field(
         2000, ge=1, description="Connections to one upstream at the most; each open stream holds one."
     )

@@ -3,6 +3,7 @@
 import re
 
 _BORDER = re.compile(rb"\r\n\r\n|\n\n|\r\r|\r\n\n|\n\r\n")
+_BOM = b"\xef\xbb\xbf"
 _LINE = re.compile(rb"\r\n|\n|\r")
 
 
@@ -17,10 +18,15 @@ class Splitter:
         self._limit = limit
         self._held = bytearray()
         self._searched = 0  # up to here no border begins
+        self._begun = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that `chunk` completes. Raises `TooLong`."""
         self._held += chunk
+        if not self._begun and len(self._held) >= len(_BOM):
+            self._begun = True
+            if self._held.startswith(_BOM):  # readers skip it, so a filter must not stumble over it
+                del self._held[: len(_BOM)]
         events = []
         start = 0
         for border in _BORDER.finditer(self._held, self._searched):

@@ -7,8 +7,8 @@ response before its end closes the connection, which is how a cancelled call rea
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple, cast
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -227,6 +227,14 @@ class Connection(asyncio.Protocol):
         self._wake()
 
 
+class Redactor(Protocol):
+    """What `Response.redact` needs: see redaction.py."""
+
+    def headers(self, headers: list[Header]) -> list[Header]: ...
+
+    def stream(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]: ...
+
+
 class Response:
     """An answer whose head has come."""
 
@@ -234,13 +242,19 @@ class Response:
         self._connection = connection
         self.status = connection.status
         self.headers = connection.headers
+        self._redactor: Redactor | None = None
+
+    def redact(self, redactor: Redactor) -> None:
+        """Take secrets out of everything that is read from here on."""
+        self._redactor, self.headers = redactor, redactor.headers(self.headers)
 
     def header(self, name: bytes) -> bytes:
         """The first value of a header; empty if it is not there."""
         return next((value for key, value in self.headers if key == name), b"")
 
     def chunks(self) -> AsyncIterator[bytes]:
-        return self._connection.body()
+        body = self._connection.body()
+        return self._redactor.stream(body) if self._redactor else body
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises `UpstreamFailed` when it is longer than `limit` bytes."""
@@ -270,14 +284,23 @@ class Exchange:
             self._connection.abort(failure)
 
     async def run(
-        self, head: bytes, body: bytes, connect_timeout: float, response_timeout: float
+        self,
+        head: bytes,
+        body: bytes,
+        connect_timeout: float,
+        response_timeout: float,
+        last_check: Callable[[], None],
     ) -> Response:
-        """Send, and wait for the head of the answer. Raises `UpstreamFailed`."""
+        """Send, and wait for the head of the answer. Raises `UpstreamFailed`.
+
+        `last_check` is called when a connection is there, right before the first byte; it may raise too.
+        """
         if self.aborted:
             raise self.aborted
         connection = self._connection = self._pool.take() or await self._connect(connect_timeout)
         if self.aborted:
             raise self.aborted
+        last_check()
         try:
             async with asyncio.timeout(response_timeout):
                 await connection.send(head, body)

@@ -5,6 +5,7 @@ the log can tell which state of the database an entry stands for.
 """
 
 from typing import Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,7 +26,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Org(Entry, frozen=True, kw_only=True):
-    """Key `org`, written by policy: the switch for the whole organization."""
+    """Key `org`, written by policy: the switch for the whole organization. No entry means off."""
 
     enabled: bool = True
     reason: str = ""
@@ -94,10 +95,16 @@ class Revoked(Entry, frozen=True, kw_only=True):
 
 
 class CredentialVersion(Entry, frozen=True, kw_only=True):
-    """Key `credential.<slug>.<user>`, written by credentials: that one exists, and its version."""
+    """Key `credential.<slug>.<user>`, written by credentials: that one exists, its version, and the origin
+    for which it was stored. It must not be sent to any other."""
 
     slug: str
     user: str
+    origin: str = ""  # as `origin_of` has it; empty is the origin of no server
+
+    def is_for(self, server: Server) -> bool:
+        """Whether it may be sent to where `server` is now."""
+        return bool(self.origin) and self.origin == origin_of(server.url)
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +133,8 @@ KINDS: dict[str, type[AnyEntry]] = {
 }
 
 
+SINGLETONS = frozenset({"org", "keys"})  # kinds of which there is one entry
+
 _KIND_OF = {cls: kind for kind, cls in KINDS.items()}
 # The fields that name an entry among its kind, in the order in which they stand in the key.
 _NAMED_BY: dict[str, tuple[str, ...]] = {
@@ -143,3 +152,22 @@ def key_of(entry: AnyEntry) -> str:
     """The key under which `entry` stands in the log."""
     kind = _KIND_OF[type(entry)]
     return ".".join([kind, *(getattr(entry, field) for field in _NAMED_BY.get(kind, ()))])
+
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def origin_of(url: str) -> str:
+    """The origin of `url` (RFC 6454), always with its port: `https://crm.example.com:443`.
+
+    Empty when it has none: not http or https, no host, or not to be read.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return ""
+    if parts.scheme not in _PORTS or not host:
+        return ""
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}:{_PORTS[parts.scheme] if port is None else port}"

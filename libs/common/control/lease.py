@@ -96,8 +96,10 @@ class Lease:
             self._entry, revision=applied, applied_at=self._applied_at, beat=self._entry.beat + 1
         )
         sent = elapsed()
+        # A replica that dies is forgotten in time. One that decides without a proof must not be: it may live.
+        ttl = MARKER_TTL if self._entry.on_stale == "refuse" else None
         ack = await self._bus.js.publish(
-            SUBJECT + key_of(self._entry), msgspec.json.encode(self._entry), msg_ttl=MARKER_TTL, timeout=2
+            SUBJECT + key_of(self._entry), msgspec.json.encode(self._entry), msg_ttl=ttl, timeout=2
         )
         if ack.seq <= applied:
             # A new write stands before what we have read: this is another log than the one we read.

@@ -18,7 +18,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from libs.common.bus import Bus
 from libs.common.clock import elapsed, iso, now
-from libs.common.control.entries import AnyEntry
+from libs.common.control.entries import SINGLETONS, AnyEntry
 from libs.common.control.follower import MARKER_TTL, STREAM, SUBJECT, Follower, ensure_bucket
 from libs.common.errors import Unavailable
 from libs.common.lifecycle import cancel
@@ -111,7 +111,9 @@ class Owner:
             desired = await self._desired(None)
             present = {key for key, (_, value) in self._log.items() if value is not None}
             differing = [key for key in desired.keys() | present if self._differs(key, desired.get(key))]
-            for key in differing:
+            # `org` and `keys` last: without them nothing is admitted, so a log that is being written anew
+            # admits nothing before all that forbids something is there.
+            for key in sorted(differing, key=lambda key: key in SINGLETONS):
                 await self._bring(key)
         if differing:
             log.info("control_reconciled", entries=len(differing))
@@ -140,11 +142,12 @@ class Owner:
         states = []
         for name, replica in sorted(self._follower.tables.replicas.items()):
             expiry = replica.lease * (1 + DRIFT) + MARGIN
+            refuses = replica.on_stale == "refuse"
             if replica.revision >= revision:
                 states.append(ReplicaReceipt(name, "applied", replica.applied_at))
-            elif self._follower.heard.get(name, acknowledged) + expiry < acknowledged:
-                continue  # gone since before the change
-            elif replica.on_stale == "refuse" and elapsed() >= acknowledged + expiry:
+            elif refuses and self._follower.heard.get(name, acknowledged) + expiry < acknowledged:
+                continue  # without a lease since before the change
+            elif refuses and elapsed() >= acknowledged + expiry:
                 states.append(ReplicaReceipt(name, "lease_expired", iso(now())))
             else:
                 states.append(ReplicaReceipt(name, "pending"))

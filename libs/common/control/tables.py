@@ -23,12 +23,14 @@ from libs.common.control.entries import (
 
 log = structlog.get_logger(__name__)
 
+NO_ORG = Org(version=0, enabled=False, reason="the organization's settings are not known here")
+
 
 @dataclass(slots=True)
 class Tables:
     """Everything the log says, by kind and name. Only the follower writes them."""
 
-    org: Org = field(default_factory=lambda: Org(version=0))
+    org: Org = field(default_factory=lambda: NO_ORG)
     keys: Keys | None = None
     servers: dict[str, Server] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class Tables:
                 log.error("control_entry_unreadable", key=key, error=str(error))
                 entry = _restrictive(kind, name)
         if kind == "org":
-            self.org = entry if isinstance(entry, Org) else Org(version=0)
+            self.org = entry if isinstance(entry, Org) else NO_ORG
         elif kind == "keys":
             self.keys = entry if isinstance(entry, Keys) else None
         else:
@@ -83,5 +85,5 @@ def _restrictive(kind: str, name: str) -> AnyEntry | None:
     if kind == "revoked":
         return Revoked(version=0, grant=name, at=0)
     if kind == "org":
-        return Org(version=0, enabled=False, reason="the organization's settings cannot be read")
+        return NO_ORG
     return None

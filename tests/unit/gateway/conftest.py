@@ -24,6 +24,7 @@ from libs.common.control.entries import (
     CredentialVersion,
     Group,
     Keys,
+    Org,
     Server,
     ServerAccess,
     User,
@@ -211,6 +212,7 @@ def world(upstream: str) -> list[AnyEntry]:
     """The control log of a small organization."""
     public = KEY.as_dict(private=False) | {"use": "sig", "alg": "ES256"}
     return [
+        Org(version=1),
         Keys(version=1, issuer=PUBLIC_URL, keys=[public]),
         Server(version=1, slug="demo", name="Demo", url=upstream, response_timeout=2.0),
         Server(version=1, slug="secret", name="Secret", url=upstream),

@@ -37,6 +37,7 @@ def tables(*changes: object) -> Tables:
     """A small organization, in which alice may call everything on `demo` but `forbidden`."""
     state = Tables()
     entries = [
+        Org(version=1),
         User(version=1, id="alice", email="alice@x.example", tokens_valid_from=500),
         server(),
         server("hidden"),
@@ -146,6 +147,13 @@ def test_a_users_own_credential_wins_over_the_organizations() -> None:
     assert decide(tables(keyed, shared), 1, True, CLAIMS, CALL).credential == "demo.organization"
     assert decide(tables(keyed, shared, own), 1, True, CLAIMS, CALL).credential == "demo.alice"
     assert decide(tables(), 1, True, CLAIMS, CALL).credential == ""
+
+
+def test_without_an_entry_for_the_organization_nothing_is_admitted() -> None:
+    """A log that was lost and is being written anew."""
+    state = tables()
+    state.apply("org", None)
+    assert decide(state, 1, True, CLAIMS, CALL).reason == "organization_disabled"
 
 
 def test_lists_show_exactly_what_calls_are_allowed() -> None:

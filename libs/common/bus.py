@@ -78,6 +78,9 @@ class Bus:
 
     async def stop(self) -> None:
         """Send what is pending, then disconnect."""
+        if not self.connected:
+            await self.client.close()
+            return
         try:
             await self.client.drain()
         except (nats.errors.Error, TimeoutError):

@@ -71,6 +71,7 @@ class Journal:
         self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES, max_bytes: int = JOURNAL_BYTES
     ) -> None:
         self.replica = ""
+        self.dropped = 0  # refusals that were only counted, see `finish`
         self._directory = directory
         self._segment_bytes, self._max_bytes = segment_bytes, max_bytes
         self._lock = threading.Lock()
@@ -142,7 +143,15 @@ class Journal:
         await asyncio.shield(self._end_of_turn())
 
     def finish(self, record: CallRecord) -> None:
-        """Write the outcome of a call, admitted or refused. It is on disk at the end of this turn."""
+        """Write the outcome of a call, admitted or refused. It is on disk at the end of this turn.
+
+        While the journal cannot be written, or is full, refusals of calls that it never admitted are only
+        counted: there is no bound to them, and nothing of them reached an upstream.
+        """
+        never_admitted = record.id not in self._open
+        if never_admitted and self.problem():
+            self.dropped += 1
+            return
         with self._lock:
             self._open.pop(record.id, None)
             self._put_finished(record)
@@ -282,11 +291,10 @@ class Journal:
             return lines, Position(segment, offset + end)
         return [], Position(min(later), 0)
 
-    async def wait(self, position: Position) -> None:
-        """Wait until there may be something to read at `position`."""
-        while position == Position(self._segment, self._sizes[self._segment]):
-            self._written.clear()
-            await self._written.wait()
+    async def wait(self) -> None:
+        """Wait until something is written. Call it without awaiting anything since the last `read`."""
+        self._written.clear()
+        await self._written.wait()
 
     def release(self, position: Position) -> None:
         """Everything before `position` is shipped: delete the segments that are no longer needed."""

@@ -19,11 +19,14 @@ class Part(Protocol):
 
 @asynccontextmanager
 async def running(*parts: Part) -> AsyncIterator[None]:
-    """Start `parts` in order; stop those that started in reverse order, whatever happens."""
+    """Start `parts` in order; stop them in reverse order, whatever happens.
+
+    A part whose start failed halfway is stopped too, so `stop` must stand that.
+    """
     async with AsyncExitStack() as stack:
         for part in parts:
-            await part.start()
             stack.push_async_callback(part.stop)
+            await part.start()
         yield
 
 

@@ -6,11 +6,17 @@ OPEN_CREDENTIAL = "credentials.open"
 
 
 class OpenCredential(msgspec.Struct, frozen=True, kw_only=True):
-    """A gateway asks for the credential `credential.<slug>.<user>`, sealed to its `public_key`."""
+    """Somebody asks for the credential `credential.<slug>.<user>`, sealed to their `public_key`.
+
+    `origin` (libs.common.control.entries.origin_of) is where they will send it, if they say so: a credential
+    for another origin is refused then, whatever the one that answers knows of the server.
+    """
 
     slug: str
     user: str
     public_key: str
+    asker: str = "gateway"  # the service, for the record
+    origin: str = ""
 
 
 class SealedCredential(msgspec.Struct, frozen=True, kw_only=True):

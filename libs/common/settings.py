@@ -1,6 +1,7 @@
 """Settings shared by every service. One prefix, `LOCKGATE_`; a service's own fields carry its name."""
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -20,6 +21,16 @@ def _origin(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _networks(value: str) -> str:
+    names = [name for part in value.split(",") if (name := part.strip())]
+    for name in names:
+        try:
+            ip_network(name)
+        except ValueError as error:
+            raise ValueError(f"must be addresses or networks such as 10.0.0.0/8; {error}") from None
+    return ",".join(names)
+
+
 class Settings(BaseSettings):
     """What every service needs to know. Durations are in seconds, sizes in bytes."""
 
@@ -27,6 +38,10 @@ class Settings(BaseSettings):
 
     public_url: Annotated[str, AfterValidator(_origin)] = Field(
         "http://127.0.0.1:8080", description="The one origin under which people and clients reach Lockgate."
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        "",
+        description="Proxies whose X-Forwarded-For is believed: addresses or networks, separated by commas.",
     )
     data_dir: Path = Field(Path("data"), description="Directory for databases, journals and keys.")
     nats_url: str = Field("nats://127.0.0.1:4222", description="NATS servers, separated by commas.")

@@ -81,9 +81,12 @@ class Shipper:
                 await self._find_all()
                 while True:
                     if not await self._ship():
-                        await self._journal.wait(self._position)
+                        await self._journal.wait()
             except _BUS_ERRORS as error:
                 log.warning("shipping_failed", error=repr(error), backlog=self._journal.backlog)
+                await asyncio.sleep(RETRY_AFTER)
+            except Exception:  # whatever it is: the journal holds, and is tried again
+                log.exception("shipping_failed")
                 await asyncio.sleep(RETRY_AFTER)
 
     async def _find_all(self) -> None:

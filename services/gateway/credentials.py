@@ -4,6 +4,7 @@ import msgspec
 import structlog
 
 from libs.common.bus import Bus
+from libs.common.control.entries import origin_of
 from libs.common.control.tables import Tables
 from libs.common.errors import LockgateError, Unavailable
 from libs.common.requests import (
@@ -38,7 +39,9 @@ class Wallet:
         """Ask the credentials service. Raises `Unavailable` when it cannot be had now."""
         slug, _, user = key.partition(".")
         opener = Opener()
-        query = OpenCredential(slug=slug, user=user, public_key=opener.public_key)
+        server = self._tables.servers.get(slug)
+        origin = origin_of(server.url) if server else ""
+        query = OpenCredential(slug=slug, user=user, public_key=opener.public_key, origin=origin)
         try:
             sealed = await self._bus.request(OPEN_CREDENTIAL, query, SealedCredential)
             secret = opener.open(sealed.box, credential_context(slug, user, sealed.version))

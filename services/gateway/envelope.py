@@ -15,7 +15,6 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 import msgspec
 
-MODERN = "2026-07-28"  # revisions from here on have no sessions and repeat the method in headers
 META_VERSION = "io.modelcontextprotocol/protocolVersion"
 # The parameter that says on what a method acts.
 NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}

@@ -12,7 +12,7 @@ so what a group may use comes before the server's own switch.
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from libs.common.control.entries import ORGANIZATION, Group, Server, User
+from libs.common.control.entries import ORGANIZATION, Group, Server, User, origin_of
 from libs.common.control.tables import Tables
 from libs.common.tokens import Claims, InvalidToken, standing
 from libs.common.tokens import Reason as TokenReason
@@ -51,7 +51,6 @@ class Decision:
     revision: int
     detail: str = ""
     server: Server | None = None
-    user: User | None = None
     group: Group | None = None
     credential: str = ""  # key in `Tables.credentials` of the one to add; empty for none
 
@@ -62,10 +61,9 @@ def decide(  # noqa: PLR0911  # a ladder has as many exits as rungs
     """Whether `claims` may make `call`, by `tables` as of `revision`. `fresh`: the lease is valid."""
 
     def refuse(reason: Reason, rule: str, detail: str) -> Decision:
-        return Decision(False, reason, rule, revision, detail, server, user, group)
+        return Decision(False, reason, rule, revision, detail, server, group)
 
     server: Server | None = None
-    user: User | None = None
     group: Group | None = None
     if not fresh:
         return refuse("lease_expired", "lease", "this replica cannot tell whether its rules are up to date")
@@ -90,21 +88,27 @@ def decide(  # noqa: PLR0911  # a ladder has as many exits as rungs
     credential = _credential(tables, server, user)
     if credential is None:
         return refuse("credential_missing", f"server.{server.slug}", "no credential is stored for it")
-    return Decision(True, "allowed", rule, revision, "", server, user, group, credential)
+    return Decision(True, "allowed", rule, revision, "", server, group, credential)
 
 
-def may_use_tool(group: Group, server: str, tool: str) -> bool:
+def may_use_tool(group: Group | None, server: str, tool: str) -> bool:
     """Whether `tool` belongs into the lists that the group's members see."""
-    access = group.servers.get(server)
+    access = group.servers.get(server) if group else None
     return access is not None and access.tools.get(tool, access.default) == "allow"
 
 
 def _credential(tables: Tables, server: Server, user: User) -> str | None:
-    """Key of the credential to add, the user's own before the organization's; None if one is missing."""
+    """Key of the credential to add, the user's own before the organization's; None if one is missing.
+
+    A credential goes only to the origin for which it was stored, whatever became of the server's URL.
+    """
     if server.auth == "none":
         return ""
-    own, shared = f"{server.slug}.{user.id}", f"{server.slug}.{ORGANIZATION}"
-    return own if own in tables.credentials else shared if shared in tables.credentials else None
+    for owner in (user.id, ORGANIZATION):
+        stored = tables.credentials.get(f"{server.slug}.{owner}")
+        if stored and stored.origin == origin_of(server.url):
+            return f"{server.slug}.{owner}"
+    return None
 
 
 def _because(what: str, reason: str) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from libs.common.clock import elapsed, iso, now
-from libs.common.control.entries import Group
 from libs.common.control.tables import Tables
 from libs.common.errors import Unavailable
 from libs.common.ids import new_id
@@ -28,7 +27,7 @@ from services.gateway.ladder import Call, Decision, may_use_tool
 from services.gateway.lists import Unfilterable, filter_tools, is_filtered
 from services.gateway.redaction import Redactor
 from services.gateway.refusals import Refusal
-from services.gateway.relay import Filter, Relay, check_answer, is_event_stream
+from services.gateway.relay import Relay, check_answer, is_event_stream
 from services.gateway.running import Flight, Running, TooMany
 from services.gateway.sessions import Sessions, fingerprint
 from services.gateway.settings import GatewaySettings
@@ -211,6 +210,13 @@ class Passage:
             raise self._shared.doorway.refuse(invalid, self._server, record.address, self._claims)
         raise _Refused(self._refusal(decision.reason, decision.detail, decision), reason=decision.reason)
 
+    def _decide_again(self, flight: Flight) -> None:
+        """At the last moment before sending: the lease may have run out while a connection was made."""
+        decision = self._shared.decide(flight.claims, flight.call)
+        if not decision.allowed:
+            flight.forbidden = decision
+            raise UpstreamFailed(decision.reason, decision.detail)
+
     def _refusal(self, reason: str, detail: str, decision: Decision) -> Refusal:
         answered = self._envelope is not None and self._envelope.kind == "request"
         return refusals.refusal(
@@ -265,6 +271,7 @@ class Passage:
         try:
             await self._shared.journal.admit(self._record)
         except JournalUnavailable as error:
+            self._record.status = "denied"
             raise _Refused(self._refusal("journal_unavailable", error.detail, decision)) from error
 
     async def _exchange(
@@ -279,26 +286,24 @@ class Passage:
             self._body,
             server.connect_timeout,
             server.response_timeout,
-            partial(self._shared.running.still_allowed, flight),
+            partial(self._decide_again, flight),
         )
         self._record.first_byte_us = self._elapsed_us()
         check_answer(response)
         response.redact(Redactor(credential))
-        await self._pass_on(response, decision)
+        await self._pass_on(response)
 
-    async def _pass_on(self, response: Response, decision: Decision) -> None:
-        assert decision.group
+    async def _pass_on(self, response: Response) -> None:
         sse = is_event_stream(response)
         id = self._envelope.id if self._envelope else b"null"
         capture = self._capture = Capture(id, self._shared.settings.gateway_record_limit, sse=sse)
         out = self._answer_headers(response, sse=sse)
-        shown = self._filter(decision.group)
         # A stream without a request may replay what belongs to an earlier one.
         lists = is_filtered(self._envelope) if self._envelope else sse
         if lists and sse:
-            await self._relay.list_events(response, out, capture, shown)
+            await self._relay.list_events(response, out, capture, self._shown)
         elif lists and response.status < 300:
-            await self._relay.list_message(response, out, capture, shown)
+            await self._relay.list_message(response, out, capture, self._shown)
         else:
             await self._relay.as_it_comes(response, out, capture)
         self._conclude(response.status, capture.end(), sse=sse)
@@ -313,15 +318,14 @@ class Passage:
             out.append((b"x-accel-buffering", b"no"))
         return out
 
-    def _filter(self, group: Group) -> Filter:
-        def shown(message: bytes) -> bytes:
-            try:
-                return filter_tools(message, lambda tool: may_use_tool(group, self._server, tool))
-            except Unfilterable as error:
-                detail = "its list of tools cannot be read, so none of it is shown"
-                raise UpstreamFailed("upstream_bad_answer", detail) from error
-
-        return shown
+    def _shown(self, message: bytes) -> bytes:
+        """`message` without the tools that the caller's group, as it is now, may not use."""
+        group = self._shared.tables.group_of(self._claims.subject)
+        try:
+            return filter_tools(message, lambda tool: may_use_tool(group, self._server, tool))
+        except Unfilterable as error:
+            detail = "its list of tools cannot be read, so none of it is shown"
+            raise UpstreamFailed("upstream_bad_answer", detail) from error
 
     # -- the outcome ------------------------------------------------------------------------------
 

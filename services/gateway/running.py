@@ -19,6 +19,11 @@ class Flight:
     exchange: Exchange
     forbidden: Decision | None = None  # set when a change ended it
 
+    def forbid(self, decision: Decision) -> None:
+        """End it, because of `decision`."""
+        self.forbidden = decision
+        self.exchange.abort(UpstreamFailed(decision.reason, decision.detail))
+
 
 class TooMany(Exception):
     """The user has as many calls and streams open as one may have."""
@@ -27,8 +32,12 @@ class TooMany(Exception):
 class Running:
     """The flights of this replica, at most `per_user` of one person."""
 
-    def __init__(self, decide: Callable[[Claims, Call], Decision], per_user: int) -> None:
-        self._decide, self._per_user = decide, per_user
+    def __init__(
+        self, decide: Callable[[Claims, Call], Decision], complete: Callable[[], bool], per_user: int
+    ):
+        """`decide` decides by the log as it is known, lease or not; `complete`: all of the log is known."""
+        self._decide, self._complete, self._per_user = decide, complete, per_user
+        self._review_owed = False
         self._flights: set[Flight] = set()
         self._users: Counter[str] = Counter()
 
@@ -48,25 +57,18 @@ class Running:
             if not self._users[user]:
                 del self._users[user]
 
-    def still_allowed(self, flight: Flight) -> None:
-        """Decide once more, at the last moment before sending. Raises `UpstreamFailed` if it is not."""
-        decision = self._decide(flight.claims, flight.call)
-        if not decision.allowed:
-            flight.forbidden = decision
-            raise UpstreamFailed(decision.reason, decision.detail)
-
     def review(self, key: str, _: bytes | None, __: int) -> None:
-        """A follower's callback: end what the new state would not admit."""
-        if key.startswith("replica."):
+        """A follower's callback: end what the new state would not admit.
+
+        A replica without a lease admits nothing, but ends only what it knows to be forbidden.
+        """
+        if not self._complete():
+            self._review_owed = True  # what is still to be read may allow it
             return
+        if key.startswith("replica.") and not self._review_owed:
+            return
+        self._review_owed = False
         for flight in list(self._flights):
             decision = self._decide(flight.claims, flight.call)
-            # A stale replica knows nothing new; it admits nothing, but ends nothing either.
-            if not decision.allowed and decision.reason != "lease_expired":
-                flight.forbidden = decision
-                flight.exchange.abort(UpstreamFailed(decision.reason, decision.detail))
-
-    def end_all(self) -> None:
-        """The replica stops."""
-        for flight in list(self._flights):
-            flight.exchange.abort(UpstreamFailed("upstream_broke_off", "the gateway is shutting down"))
+            if not decision.allowed:
+                flight.forbid(decision)

@@ -78,6 +78,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._head_done = self._done = False
         self._header_bytes = 0
+        self._early = False
         self._delimited = False  # the answer says where it ends, other than by closing
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -90,12 +91,13 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._chunks.clear()
         self._held = self._header_bytes = 0
-        self._head_done = self._done = self._delimited = False
-        assert self._transport is not None
+        self._head_done = self._done = self._delimited = self._early = False
+        if self._transport is None:
+            raise self._failure or UpstreamFailed("upstream_broke_off", "it closed the connection at once")
         self._transport.write(head + body if len(body) < HIGH_WATER else head)
         if len(body) >= HIGH_WATER:
             self._transport.write(body)
-            while self._drained is not None and not self._failure:
+            while self._drained is not None and not self._failure and not self._head_done:
                 await self._drained
 
     async def head(self) -> None:
@@ -117,7 +119,9 @@ class Connection(asyncio.Protocol):
             await self._more()
 
     def abort(self, failure: UpstreamFailed) -> None:
-        """End the exchange at once; whoever waits for it gets `failure`."""
+        """End the exchange at once; whoever waits for it gets `failure`, and nothing that is still held."""
+        self._chunks.clear()
+        self._done = False
         self._fail(failure)
         if self._transport:
             self._transport.abort()
@@ -174,6 +178,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self.resume_writing()
+        if self._failure:
+            return
         if self._head_done and not self._done and not self._delimited and exc is None:
             self._done = True  # delimited by the close (RFC 9112, section 6.3)
             self.reusable = False
@@ -208,6 +215,8 @@ class Connection(asyncio.Protocol):
             self.headers, self._header_bytes = [], 0
             return
         self._head_done = True
+        self._early = self._drained is not None  # it answered before it had the whole request
+        self.resume_writing()
         self._wake()
 
     def on_body(self, chunk: bytes) -> None:
@@ -223,7 +232,7 @@ class Connection(asyncio.Protocol):
         if self.status < 200:
             return
         self._done = True
-        self.reusable = self._parser.should_keep_alive() and not self.closed
+        self.reusable = self._parser.should_keep_alive() and not self._early and not self.closed
         self._wake()
 
 

@@ -115,7 +115,6 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     applied_at: str  # when it was, ISO 8601
     lease: float  # seconds
     on_stale: Literal["refuse", "serve"] = "refuse"
-    beat: int = 0  # counts up, so that a replica knows its own newest write
 
 
 AnyEntry: TypeAlias = Org | Keys | Server | Group | Member | User | Revoked | CredentialVersion | Replica

@@ -7,7 +7,7 @@ within seconds.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 
@@ -56,12 +56,14 @@ async def ensure_bucket(bus: Bus, replicas: int) -> None:
         deny_delete=True,
         allow_direct=True,
         allow_msg_ttl=True,
+        subject_delete_marker_ttl=MARKER_TTL,  # an expired heartbeat is a deletion that readers hear of
         max_msg_size=1024 * 1024,
     )
     try:
-        await bus.js.stream_info(STREAM)
-    except NotFoundError:
-        await bus.js.add_stream(config)
+        try:
+            await bus.js.stream_info(STREAM)
+        except NotFoundError:
+            await bus.js.add_stream(config)
     except (APIError, nats.errors.Error, TimeoutError) as error:
         raise Unavailable(f"the control log cannot be opened: {error!r}") from error
 
@@ -228,7 +230,7 @@ class Follower:
             return
         self._consumer_seq = consumer_seq
         key = message.subject[len(SUBJECT) :]
-        value = None if _is_deletion(message) else message.data
+        value = None if is_deletion(message.headers) else message.data
         self.tables.apply(key, value)
         if key.startswith("replica."):
             self._hear(key.removeprefix("replica."), value is None)
@@ -253,6 +255,7 @@ class Follower:
             event.set()
 
 
-def _is_deletion(message: Msg) -> bool:
-    headers = message.headers or {}
+def is_deletion(headers: Mapping[str, str] | None) -> bool:
+    """Whether a message with these headers says that its key is gone: deleted, or expired."""
+    headers = headers or {}
     return headers.get("KV-Operation") in {"DEL", "PURGE"} or "Nats-Marker-Reason" in headers

@@ -22,6 +22,7 @@ from libs.common.lifecycle import cancel
 log = structlog.get_logger(__name__)
 
 BEAT = 1.0  # seconds between two heartbeats
+RETRY_AFTER = 0.25
 UNSEEN = 2.0  # a write acknowledged this long ago and still not delivered: the consumer is stuck
 
 
@@ -42,11 +43,6 @@ class Lease:
     def valid(self) -> bool:
         """Whether the replica may decide now."""
         return elapsed() < self._proven + self._entry.lease
-
-    @property
-    def age(self) -> float:
-        """Seconds since the moment up to which everything is known to be applied."""
-        return elapsed() - self._proven
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="lease")
@@ -81,7 +77,10 @@ class Lease:
                 await self._beat()
             except (APIError, nats.errors.Error, TimeoutError, OSError) as error:
                 log.warning("heartbeat_failed", error=repr(error))
-                await asyncio.sleep(0.25)
+                await asyncio.sleep(RETRY_AFTER)
+            except Exception:  # whatever it is: without heartbeats the lease runs out and calls are refused
+                log.exception("heartbeat_failed")
+                await asyncio.sleep(RETRY_AFTER)
             if self._sent and elapsed() - min(self._sent.values()) > UNSEEN:
                 log.warning("heartbeat_unseen", revisions=sorted(self._sent))
                 self._sent.clear()
@@ -92,9 +91,7 @@ class Lease:
 
     async def _beat(self) -> None:
         applied = self._follower.applied
-        self._entry = msgspec.structs.replace(
-            self._entry, revision=applied, applied_at=self._applied_at, beat=self._entry.beat + 1
-        )
+        self._entry = msgspec.structs.replace(self._entry, revision=applied, applied_at=self._applied_at)
         sent = elapsed()
         # A replica that dies is forgotten in time. One that decides without a proof must not be: it may live.
         ttl = MARKER_TTL if self._entry.on_stale == "refuse" else None

@@ -19,7 +19,14 @@ from nats.js.errors import APIError, NotFoundError
 from libs.common.bus import Bus
 from libs.common.clock import elapsed, iso, now
 from libs.common.control.entries import SINGLETONS, AnyEntry
-from libs.common.control.follower import MARKER_TTL, STREAM, SUBJECT, Follower, ensure_bucket
+from libs.common.control.follower import (
+    MARKER_TTL,
+    STREAM,
+    SUBJECT,
+    Follower,
+    ensure_bucket,
+    is_deletion,
+)
 from libs.common.errors import Unavailable
 from libs.common.lifecycle import cancel
 from libs.common.settings import Settings
@@ -156,7 +163,11 @@ class Owner:
     # -- writing ----------------------------------------------------------------------------------
 
     def _on_change(self, key: str, value: bytes | None, revision: int) -> None:
-        if key.partition(".")[0] in self._kinds and revision > self._log.get(key, (0, None))[0]:
+        if key.partition(".")[0] not in self._kinds or revision < self._log.get(key, (0, None))[0]:
+            return
+        if value is None:
+            self._log.pop(key, None)
+        else:
             self._log[key] = (revision, value)
 
     def _differs(self, key: str, entry: AnyEntry | None) -> bool:
@@ -172,7 +183,10 @@ class Owner:
             revision, value = self._log.get(key, (0, None))
             entry = (await self._desired([key])).get(key)
             if value == _encoded(entry):
-                return revision
+                if entry is not None or (newest := await self._newest(key))[1] is None:
+                    return revision if entry is not None else newest[0]
+                self._log[key] = newest  # it is there, and has not reached us yet
+                continue
             try:
                 return await self._swap(key, entry, revision)
             except APIError as error:
@@ -196,8 +210,7 @@ class Owner:
             message = await self._bus.js.get_last_msg(STREAM, SUBJECT + key)
         except NotFoundError:
             return 0, None
-        deleted = bool(message.headers and "KV-Operation" in message.headers)
-        return message.seq or 0, None if deleted else message.data
+        return message.seq or 0, None if is_deletion(message.headers) else message.data
 
     async def _run(self) -> None:
         while True:

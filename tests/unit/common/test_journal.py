@@ -173,6 +173,53 @@ async def test_a_journal_that_cannot_be_written_refuses_calls_and_recovers_witho
     await journal.stop()
 
 
+async def test_a_short_write_is_completed_later_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up in the middle of a line, while somebody reads along."""
+    journal = Journal(tmp_path)
+    await journal.start()
+    write, room = os.write, [10]
+
+    def limited(fd: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(28, "No space left on device")
+        taken = write(fd, data[: room[0]])
+        room[0] -= taken
+        return taken
+
+    monkeypatch.setattr(os, "write", limited)
+    with pytest.raises(JournalUnavailable):
+        await journal.admit(call(tool="cut"))
+    _, position = journal.read(journal.begin(), 1024)
+    waiting = asyncio.create_task(journal.wait())
+    await asyncio.sleep(0)  # the loop is alive
+    assert not waiting.done()
+
+    monkeypatch.setattr(os, "write", write)
+    record = call(tool="whole")
+    await journal.admit(record)
+    journal.finish(record)
+    await asyncio.wait_for(waiting, 5)
+    await asyncio.sleep(0)
+    lines, _ = journal.read(position, 64 * 1024)
+    assert [json.loads(line.data)["tool"] for line in lines] == ["whole"]
+    await journal.stop()
+
+
+async def test_refusals_do_not_pile_up_while_nothing_can_be_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, segment_bytes=1000, max_bytes=5000)
+    await journal.start()
+    while not journal.problem():
+        journal.append(AuthEvent(id=new_id(), time=iso(now()), event="login", outcome="ok"))
+    size = journal.backlog
+    for _ in range(100):
+        journal.finish(call(status="denied"))
+    await asyncio.sleep(0)
+    assert (journal.backlog, journal.dropped) == (size, 100)
+    await journal.stop()
+
+
 async def test_a_full_journal_refuses_calls_until_segments_are_shipped(tmp_path: Path) -> None:
     journal = Journal(tmp_path, segment_bytes=1000, max_bytes=5000)
     await journal.start()
@@ -207,7 +254,7 @@ async def test_a_reader_waits_until_there_is_something(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     await journal.start()
     _, position = journal.read(journal.begin(), 1024)
-    waiting = asyncio.create_task(journal.wait(position))
+    waiting = asyncio.create_task(journal.wait())
     await asyncio.sleep(0)
     assert not waiting.done()
     await asyncio.to_thread(

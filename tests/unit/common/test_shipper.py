@@ -128,6 +128,30 @@ async def test_a_publish_whose_answer_was_lost_is_not_repeated(ship: Ship) -> No
     await shipper.stop()
 
 
+async def test_a_line_too_long_for_the_server_is_cut_and_blocks_nothing(
+    ship: Ship, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = await ship.journal()
+    long = AuthEvent(id=new_id(), time=iso(now()), event="login", outcome="ok", detail="x" * 800_000)
+    journal.append(long)
+    write(journal, 3)
+    shipper = Shipper(await ship.bus(), journal, ship.settings)
+    shipper._bus.client._max_payload = 64 * 1024
+    await shipper.start()
+    assert await ship.arrived(4) == [1, 2, 3, 4]
+    await shipper.stop()
+
+
+async def test_many_lines_are_split_by_what_a_message_may_hold(ship: Ship) -> None:
+    journal = await ship.journal()
+    for _ in range(20):
+        journal.append(
+            AuthEvent(id=new_id(), time=iso(now()), event="login", outcome="ok", detail="x" * 90_000)
+        )
+    await ship.sail(journal)
+    assert await ship.arrived(20) == list(range(1, 21))
+
+
 async def test_what_activity_purged_behind_the_last_message_is_not_shipped_again(ship: Ship) -> None:
     journal = await ship.journal()
     shipper = await ship.sail(journal)

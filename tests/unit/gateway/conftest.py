@@ -29,6 +29,7 @@ from libs.common.control.entries import (
     ServerAccess,
     User,
     key_of,
+    origin_of,
 )
 from libs.common.control.follower import SUBJECT
 from libs.common.requests import (
@@ -170,6 +171,11 @@ class House:
         await eventually(lambda: self.gateway.follower.applied >= sequence)
         return sequence
 
+    async def store_credential(self, version: int = 1) -> None:
+        """The organization has a credential for the server `keyed` at its present address."""
+        origin = origin_of(self.upstream.url)
+        await self.put(CredentialVersion(version=version, slug="keyed", user="organization", origin=origin))
+
     def message(self, method: str, params: Any = None, id: Any = 1) -> bytes:
         body: dict[str, Any] = {"jsonrpc": "2.0", "id": id, "method": method} | (
             {"params": params} if params is not None else {}
@@ -241,6 +247,7 @@ async def house(nats: Nats, tmp_path: Path) -> AsyncIterator[House]:
             gateway_session_key=key,
             gateway_record_limit=4096,
             gateway_body_limit=64 * 1024,
+            gateway_user_concurrency=4,
         )
         bus = Bus(settings, "test")
         await bus.start()
@@ -269,5 +276,7 @@ async def vault(house: House) -> AsyncIterator[list[OpenCredential]]:
 
     await house.bus.serve(OPEN_CREDENTIAL, OpenCredential, open_credential)
     await house.bus.client.flush()
-    await house.put(CredentialVersion(version=1, slug="keyed", user="organization"))
+    await house.put(
+        CredentialVersion(version=1, slug="keyed", user="organization", origin=origin_of(house.upstream.url))
+    )
     yield asked

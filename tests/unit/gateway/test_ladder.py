@@ -16,6 +16,7 @@ from libs.common.control.entries import (
     ServerAccess,
     User,
     key_of,
+    origin_of,
 )
 from libs.common.control.tables import Tables
 from libs.common.tokens import Claims
@@ -49,6 +50,7 @@ def tables(*changes: object) -> Tables:
     return state
 
 
+ORIGIN = origin_of("http://u.example/mcp")
 CALL = Call("demo", "tools/call", "echo")
 CASES: dict[str, tuple[Callable[[], Tables], Call, str, str]] = {
     "a tool of an open server": (tables, CALL, "allowed", "group.default"),
@@ -118,6 +120,15 @@ CASES: dict[str, tuple[Callable[[], Tables], Call, str, str]] = {
         "token_revoked",
         "user.alice",
     ),
+    "a credential that was stored for another address": (
+        lambda: tables(
+            server(auth="api_key"),
+            CredentialVersion(version=1, slug="demo", user="organization", origin="https://else.example:443"),
+        ),
+        CALL,
+        "credential_missing",
+        "server.demo",
+    ),
     "a missing credential": (
         lambda: tables(server(auth="api_key")),
         CALL,
@@ -142,8 +153,8 @@ def test_nobody_gets_anything_from_a_replica_that_is_not_fresh() -> None:
 
 def test_a_users_own_credential_wins_over_the_organizations() -> None:
     keyed = server(auth="api_key")
-    shared = CredentialVersion(version=1, slug="demo", user="organization")
-    own = CredentialVersion(version=1, slug="demo", user="alice")
+    shared = CredentialVersion(version=1, slug="demo", user="organization", origin=ORIGIN)
+    own = CredentialVersion(version=1, slug="demo", user="alice", origin=ORIGIN)
     assert decide(tables(keyed, shared), 1, True, CLAIMS, CALL).credential == "demo.organization"
     assert decide(tables(keyed, shared, own), 1, True, CLAIMS, CALL).credential == "demo.alice"
     assert decide(tables(), 1, True, CLAIMS, CALL).credential == ""

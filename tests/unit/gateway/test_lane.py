@@ -17,8 +17,10 @@ from libs.common.control.entries import (
     Server,
     ServerAccess,
     User,
+    origin_of,
 )
 from libs.common.requests import OpenCredential
+from services.gateway.upstream import Connection, Pool
 from tests.conftest import eventually
 from tests.unit.gateway.conftest import KEY, PUBLIC_URL, Exchange, House, token
 
@@ -167,6 +169,36 @@ MALFORMED = {
         -32600,
         "duplicate_key",
     ),
+    "a name in two cases": (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","Name":"forbidden"}}',
+        400,
+        -32600,
+        "ambiguous_key",
+    ),
+    "params in two cases": (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"},"Params":{"name":"forbidden"}}',
+        400,
+        -32600,
+        "ambiguous_key",
+    ),
+    "a method in two cases": (
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","Method":"tools/call","params":{"name":"forbidden"}}',
+        400,
+        -32600,
+        "ambiguous_key",
+    ),
+    "a name too long to be one": (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"%s"}}' % (b"x" * 300),
+        400,
+        -32602,
+        "invalid_params",
+    ),
+    "a method too long to be one": (
+        b'{"jsonrpc":"2.0","id":1,"method":"%s"}' % (b"x" * 300),
+        400,
+        -32600,
+        "invalid_request",
+    ),
     "over the limit": (b" " * 70_000, 413, -32600, "body_too_large"),
 }
 
@@ -192,6 +224,104 @@ async def test_headers_that_contradict_the_body_are_refused(house: House) -> Non
     assert not house.upstream.seen
     encoded = await house.call("échö", mcp_method="tools/call", mcp_name="=?base64?w6ljaMO2?=")
     assert encoded.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"content-type": "application/json; charset=utf-7"},
+        {"content-type": "application/json; charset=utf-16"},
+        {"content-type": "text/plain"},
+        {"content-encoding": "gzip"},
+    ],
+    ids=lambda header: next(iter(header.values())),
+)
+async def test_a_body_that_could_be_read_otherwise_is_refused(house: House, header: dict[str, str]) -> None:
+    response = await house.call(**{name.replace("-", "_"): value for name, value in header.items()})
+    assert response.status_code == 415
+    assert (await house.record())["reason"] == "content_type"
+    assert not house.upstream.seen
+
+
+async def test_the_upstream_is_told_what_the_body_is_by_us(house: House) -> None:
+    await house.call(content_type="application/json; charset=UTF-8", content_language="x", x_api_key_="1")
+    (seen,) = house.upstream.seen
+    assert seen.headers["content-type"] == "application/json"
+    assert "content-language" not in seen.headers
+
+
+async def test_headers_that_some_servers_take_for_others_are_not_passed_on(house: House) -> None:
+    headers = {"authorization": f"Bearer {token()}", "X_Api_Key": "mine", "X-HTTP-Method-Override": "DELETE"}
+    headers["content-type"] = "application/json"
+    body = house.message("tools/call", {"name": "echo"})
+    assert (
+        await house.client.post(f"{house.url}/mcp/demo", content=body, headers=headers)
+    ).status_code == 200
+    assert not {"x_api_key", "x-http-method-override"} & set(house.upstream.seen[0].headers)
+
+
+async def test_what_is_no_slug_is_no_server_and_stands_in_no_header(house: House) -> None:
+    for path in ("x%0d%0aSet-Cookie:%20a=b", 'x"y', "UPPER", "a" * 100):
+        response = await house.client.get(f"{house.url}/mcp/{path}")
+        assert response.status_code == 404
+        assert "www-authenticate" not in response.headers
+
+
+async def test_one_person_cannot_take_all_the_places(house: House) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.until_gone()
+
+    house.upstream.script = script
+    calls = [asyncio.create_task(house.call()) for _ in range(5)]
+    await eventually(lambda: len(house.upstream.seen) == 4)
+    (refused,) = (await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED))[0]
+    assert refused.result().status_code == 429
+    assert refused.result().headers["retry-after"] == "1"
+    house.upstream.script = None
+    assert (await house.call(bearer=token("bob"))).status_code == 200, "others are not affected"
+    for call in calls:
+        call.cancel()
+
+
+async def test_a_call_is_decided_again_before_its_first_byte_is_sent(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection takes long; meanwhile the replica loses its lease, and the change elsewhere its wait."""
+    connecting, go_on = asyncio.Event(), asyncio.Event()
+    connect = Pool.connect
+
+    async def slowly(pool: Pool, timeout: float) -> Connection:
+        connecting.set()
+        await go_on.wait()
+        return await connect(pool, timeout)
+
+    monkeypatch.setattr(Pool, "connect", slowly)
+    call = asyncio.create_task(house.call())
+    await asyncio.wait_for(connecting.wait(), 5)
+    monkeypatch.setattr(type(house.gateway.lease), "valid", False)
+    go_on.set()
+    response = await call
+    assert (response.status_code, response.json()["error"]["data"]["reason"]) == (503, "lease_expired")
+    assert not house.upstream.seen
+    record = await house.record()
+    assert (record["status"], record["reason"]) == ("denied", "lease_expired")
+
+
+async def test_what_was_forbidden_while_the_replica_was_cut_off_ends_when_it_hears_of_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = asyncio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        started.set()
+        await exchange.until_gone()
+
+    house.upstream.script = script
+    running = asyncio.create_task(house.call())
+    await asyncio.wait_for(started.wait(), 5)
+    monkeypatch.setattr(type(house.gateway.lease), "valid", False)  # it has just come back
+    await house.put(Revoked(version=1, grant="grant-alice", at=1))
+    assert (await asyncio.wait_for(running, 5)).status_code == 401
 
 
 async def test_pages_of_other_origins_may_not_call(house: House) -> None:
@@ -254,6 +384,50 @@ async def test_a_denied_tool_is_absent_from_a_list_inside_events(house: House) -
     assert [tool["name"] for tool in tools] == ["echo", "other"]
     assert comment == b": bye"
     assert response.headers["x-accel-buffering"] == "no"
+
+
+async def test_a_list_replayed_on_a_get_stream_is_filtered_by_the_group_as_it_is_then(house: House) -> None:
+    message = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"tools": TOOLS}}).encode()
+    opened, go_on = asyncio.Event(), asyncio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.open_stream()
+        await exchange.event(b": hello\n\n")
+        opened.set()
+        await go_on.wait()
+        await exchange.event(b"data: " + message + b"\n\n", last=True)
+
+    house.upstream.script = script
+    headers = {"authorization": f"Bearer {token()}"}
+    getting = asyncio.create_task(house.client.get(f"{house.url}/mcp/demo", headers=headers))
+    await asyncio.wait_for(opened.wait(), 5)
+    access = ServerAccess(tools={"forbidden": "deny", "other": "deny"})
+    await house.put(Group(version=2, id="default", name="E", servers={"demo": access}))
+    go_on.set()
+    listed = (await getting).content.split(b"data: ")[1]
+    assert [tool["name"] for tool in json.loads(listed)["result"]["tools"]] == ["echo"]
+
+
+@pytest.mark.parametrize("form", ["JSON with another status", "events behind a byte order mark"])
+async def test_a_list_in_an_unusual_form_is_filtered_too_and_recorded_as_shown(
+    house: House, form: str
+) -> None:
+    message = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"tools": TOOLS}}).encode()
+
+    async def script(exchange: Exchange) -> None:
+        if form.startswith("JSON"):
+            await exchange.answer(message, 203)
+        else:
+            await exchange.open_stream()
+            await exchange.event(b"\xef\xbb\xbfdata: " + message + b"\n\n", last=True)
+
+    house.upstream.script = script
+    response = await house.post(house.message("tools/list"))
+    assert b'"forbidden"' not in response.content
+    assert b'"other"' in response.content
+    record = await house.record()
+    assert '"forbidden"' not in record["output"]
+    assert '"other"' in record["output"]
 
 
 async def test_a_list_that_cannot_be_read_is_not_shown(house: House) -> None:
@@ -463,15 +637,39 @@ async def test_the_credential_is_added_and_the_callers_own_header_of_that_name_i
     assert len(vault) == 1  # the second call found it in memory
     assert "s3cret" not in str(house.records())
 
-    await house.put(CredentialVersion(version=2, slug="keyed", user="organization"))
+    await house.put(
+        CredentialVersion(version=2, slug="keyed", user="organization", origin=origin_of(house.upstream.url))
+    )
     await house.call(bearer=bearer, server="keyed")
     assert house.upstream.seen[-1].headers["x-api-key"] == "s3cret-2"
+
+
+async def test_an_upstream_that_repeats_the_key_does_not_reveal_it(
+    house: House, vault: list[OpenCredential]
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        key = exchange.headers["x-api-key"].encode()
+        await exchange.open_stream(x_seen=key.decode())
+        answer = b'data: {"jsonrpc":"2.0","id":1,"result":{"content":[{"text":"got ' + key + b'"}]}}\n\n'
+        middle = answer.index(key) + 3
+        await exchange.event(answer[:middle])  # cut in the middle of the key
+        await exchange.event(answer[middle:], last=True)
+
+    house.upstream.script = script
+    response = await house.call(bearer=token(audience=f"{PUBLIC_URL}/mcp/keyed"), server="keyed")
+    assert "got ********" in response.text
+    assert "s3cret" not in response.text + str(response.headers)
+    record = await house.record()
+    assert "s3cret" not in str(record)
+    assert "got ********" in record["output"]
 
 
 async def test_a_call_without_its_credential_is_refused(house: House) -> None:
     response = await house.call(bearer=token(audience=f"{PUBLIC_URL}/mcp/keyed"), server="keyed")
     assert response.json()["error"]["data"]["reason"] == "credential_missing"
-    await house.put(CredentialVersion(version=1, slug="keyed", user="organization"))
+    await house.put(
+        CredentialVersion(version=1, slug="keyed", user="organization", origin=origin_of(house.upstream.url))
+    )
     response = await house.call(bearer=token(audience=f"{PUBLIC_URL}/mcp/keyed"), server="keyed")
     assert response.status_code == 503  # nobody holds it out to us
     assert not house.upstream.seen
@@ -560,6 +758,8 @@ async def test_a_journal_that_cannot_be_written_refuses_the_call(house: House) -
     assert not house.upstream.seen
     house.gateway.journal._fd = real
     assert (await house.call()).status_code == 200
+    await eventually(lambda: len(house.records()) == 2)
+    assert [(r["seq"], r["status"]) for r in house.records()] == [(1, "denied"), (2, "ok")]
 
 
 async def test_a_long_answer_is_cut_in_the_record_and_whole_for_the_caller(house: House) -> None:

@@ -80,7 +80,7 @@ def serve(name: ServiceName, port: Port = 8080, host: Host = "127.0.0.1") -> Non
     try:
         settings = load(settings_class(name))
         logs.configure(settings)
-        run(serve_alone(name, partial(create_app, name, settings), host, port))
+        run(serve_alone(name, partial(create_app, name, settings), settings, host, port))
     except BadSettings as error:
         fail(f"these settings are wrong:\n{error}", BAD_SETTINGS)
     except (CannotListen, StartupFailed) as error:

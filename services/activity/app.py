@@ -5,12 +5,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from libs.common import errors, health
+from libs.common import health
 from libs.common.bus import Bus
 from libs.common.control.follower import Follower
 from libs.common.lifecycle import running
-from libs.common.web.frame import install_pages
-from libs.common.web.session import install_doorkeeper
+from libs.common.web.console import install_console
 from services.activity import api, console
 from services.activity.clickhouse import ClickHouse
 from services.activity.consumer import Consumer
@@ -44,9 +43,7 @@ def create_app(settings: ActivitySettings) -> FastAPI:
     app.state.settings, app.state.bus, app.state.follower = settings, bus, follower
     app.state.clickhouse, app.state.store = clickhouse, ActivityStore(clickhouse)
     app.state.feed, app.state.ingest, app.state.consumer = feed, ingest, consumer
-    errors.install(app)
-    install_pages(app)
-    install_doorkeeper(app, settings, follower.tables)
+    install_console(app, settings, follower.tables)
     app.include_router(api.router)
     app.include_router(console.router)
     app.router.routes.extend(health.routes(_checks(bus, follower, clickhouse, consumer)))

@@ -1,9 +1,9 @@
 """Every query of the service. Values are always bound parameters; only constants become SQL."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -18,6 +18,14 @@ AnyRow = TypeVar("AnyRow", Call, FullCall, AuthEventRow, AdminEventRow)
 _BEFORE = "time <= {at:DateTime64(6, 'UTC')} AND (time, id) < ({at:DateTime64(6, 'UTC')}, {after:String})"
 # What matters without being asked for: tool calls, and whatever was refused or failed.
 _CALLS_ONLY = "(method = 'tools/call' OR status IN ('denied', 'failed'))"
+
+
+# Characters of a text column in a list; one call has them in full. Payloads have a limit of their own, states
+# before and after a change are documents, and what the order is made of stays as it is.
+LISTED = 512
+_LISTED = {"before": 50_000, "after": 50_000}
+_WHOLE = ("id", "time")
+SUGGESTED = 256  # bytes; longer names are not suggested in the filter
 
 
 class Page(Generic[AnyRow]):
@@ -77,7 +85,7 @@ class ActivityStore:
         self._clickhouse = clickhouse
 
     async def calls(self, filter_: CallFilter, after: Cursor | None, limit: int) -> Page[Call]:
-        """Calls that match, newest first, without payloads."""
+        """Calls that match, newest first, without payloads; texts are cut at `LISTED` characters."""
         return Page(await self._list("tool_calls", Call, _conditions(filter_), after, limit), limit)
 
     async def calls_with_payloads(
@@ -90,7 +98,7 @@ class ActivityStore:
     async def call(self, call: str, owner: str) -> FullCall:
         """One call in full. Raises `NotFound`, also for a call that is not `owner`'s, if one is given."""
         where = _conditions(CallFilter(owner=owner, methods="all")).and_("id = {id:String}", id=call)
-        rows = await self._list("tool_calls", FullCall, where, None, 1)
+        rows = await self._list("tool_calls", FullCall, where, None, 1, full=True)
         if not rows:
             raise NotFound("There is no such call, or it is not one of yours.")
         return rows[0]
@@ -107,10 +115,11 @@ class ActivityStore:
         """Servers and tools that were called since, for the filter's suggestions."""
         rows = await self._clickhouse.read(
             """
-            SELECT groupUniqArray(200)(server) AS servers, groupUniqArrayIf(500)(tool, tool != '') AS tools
+            SELECT groupUniqArrayIf(200)(server, length(server) <= {longest:UInt32}) AS servers,
+                groupUniqArrayIf(500)(tool, length(tool) BETWEEN 1 AND {longest:UInt32}) AS tools
             FROM calls_per_minute WHERE minute >= {since:DateTime('UTC')} AND method = 'tools/call'
             """,
-            {"since": since},
+            {"since": since, "longest": SUGGESTED},
         )
         return {name: sorted(values) for name, values in rows[0].items()}
 
@@ -123,6 +132,7 @@ class ActivityStore:
         limit: int,
         *,
         excerpt: int = 0,
+        full: bool = False,
     ) -> list[AnyRow]:
         """One more than `limit` rows, so that the caller knows whether there are more.
 
@@ -135,7 +145,7 @@ class ActivityStore:
         order = "ORDER BY time DESC, id DESC LIMIT {limit:UInt32}"
         keys = f"SELECT time, id FROM {table} {where} {order}"  # noqa: S608 - constants of this file
         rows = await self._clickhouse.read(
-            f"SELECT {_columns(row, excerpt)} FROM {table} WHERE (time, id) IN ({keys}) {order}",  # noqa: S608
+            f"SELECT {_columns(row, excerpt, full=full)} FROM {table} WHERE (time, id) IN ({keys}) {order}",  # noqa: S608
             {**where.values, "limit": limit + 1},
         )
         return [row(**{**values, "time": iso(values["time"])}) for values in rows]
@@ -156,12 +166,18 @@ class Where:
         return f"WHERE {' AND '.join(self.conditions)}" if self.conditions else ""
 
 
-def _columns(row: type[AnyRow], excerpt: int) -> str:
-    names = [f"`{column.name}`" for column in fields(row)]
-    if excerpt:
-        cut = "substringUTF8({name}, 1, {{excerpt:UInt32}}) AS {name}"
-        names = [cut.format(name=name) if name in ("`input`", "`output`") else name for name in names]
-    return ", ".join(names)
+def _columns(row: type[AnyRow], excerpt: int, *, full: bool) -> str:
+    """What to select. Unless `full`, texts are cut by the database, so that a page of them stays small."""
+    return ", ".join(f"`{column.name}`" if full else _cut(column, excerpt) for column in fields(row))
+
+
+def _cut(column: Field[Any], excerpt: int) -> str:
+    name = f"`{column.name}`"
+    if column.name in {"input", "output"}:
+        return f"substringUTF8({name}, 1, {{excerpt:UInt32}}) AS {name}" if excerpt else name
+    if column.type is not str or column.name in _WHOLE:
+        return name
+    return f"substringUTF8({name}, 1, {_LISTED.get(column.name, LISTED)}) AS {name}"
 
 
 def _conditions(filter_: CallFilter) -> Where:

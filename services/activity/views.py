@@ -6,6 +6,7 @@ from typing import Literal
 
 from libs.common.clock import now
 
+NAME_SHOWN = 200  # characters of a name or another short value
 SHOWN = 4_000  # characters of a payload in the list; the call's own page shows all of it
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\],:]|[^\s"{}\[\],:]+', re.DOTALL)
@@ -64,6 +65,11 @@ def size(octets: int) -> str:
     return f"{octets / 1024 / 1024:.1f} MiB"
 
 
+def cut(text: str, length: int = NAME_SHOWN) -> str:
+    """`text`, or its beginning with an ellipsis: a page stays a page whatever a client puts into a name."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def indented(text: str) -> str:
     """JSON `text` on many lines, every token as it was written; also when its end is cut off.
 
@@ -94,5 +100,6 @@ FILTERS = {
     "exact": exact,
     "latency": latency,
     "size": size,
+    "cut": cut,
     "indented": indented,
 }

@@ -10,7 +10,7 @@ from libs.common.control.entries import User as UserEntry
 from libs.common.control.owner import Receipt
 from libs.common.errors import LockgateError
 from libs.common.web.session import Member
-from services.auth.domain import UnknownGrant
+from services.auth.domain import TooManyAttempts, UnknownGrant, WrongPassword
 from services.auth.parts import AuthParts, Parts, address_of
 
 router = APIRouter(prefix="/account", include_in_schema=False)
@@ -40,6 +40,8 @@ async def change_password(
         parts.login_throttle.attempt(member.id, address)
         receipt = await parts.people.change_password(member, session, present, new, address)
     except LockgateError as error:
+        if not isinstance(error, WrongPassword | TooManyAttempts):
+            parts.login_throttle.forgive(member.id, address)
         problem = error.detail or f"{error.title}."
         return await _page(request, member, parts, problem=problem, status=error.status)
     parts.login_throttle.forgive(member.id, address)

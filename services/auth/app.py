@@ -6,22 +6,22 @@ from datetime import UTC, datetime
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 
-from libs.common import errors, health
+from libs.common import health
 from libs.common.bus import Bus
 from libs.common.control.follower import Follower
 from libs.common.control.owner import Owner
 from libs.common.journal import Journal
 from libs.common.lifecycle import Part, running
 from libs.common.shipper import Shipper
-from libs.common.web.frame import Pages, install_pages
-from libs.common.web.session import install_doorkeeper
+from libs.common.web.console import install_console
+from libs.common.web.frame import Pages
 from services.auth import account, api, login, users
 from services.auth.audit import Audit
 from services.auth.control import KINDS, Entries
+from services.auth.devices import Devices
 from services.auth.housekeeping import Housekeeping
 from services.auth.keys import SigningKeys
 from services.auth.logins import Logins
@@ -52,10 +52,11 @@ def create_app(settings: AuthSettings) -> FastAPI:
     store = Store(settings.database_url)
     keys = SigningKeys(store)
     passwords = Passwords()
+    devices = Devices(store, settings)
     founding = Founding(store, passwords, settings)
     owner = Owner(bus, follower, settings, KINDS, Entries(store, keys, settings.public_url).desired)
     lifetime: list[Part] = [
-        *(store, keys, passwords, founding),
+        *(store, keys, devices, passwords, founding),
         *(bus, follower, owner, journal, Shipper(bus, journal, settings), Housekeeping(store)),
     ]
 
@@ -73,13 +74,10 @@ def create_app(settings: AuthSettings) -> FastAPI:
         openapi_url="/api/auth/openapi.json",
     )
     app.state.parts = _parts(
-        settings, store, keys, passwords, owner=owner, journal=journal, follower=follower
+        settings, store, keys, passwords, devices, owner=owner, journal=journal, follower=follower
     )
     app.state.journal, app.state.follower, app.state.first_administrator = journal, follower, None
-    errors.install(app)
-    install_pages(app)
-    install_doorkeeper(app, settings, follower.tables)
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=BODY_LIMIT)
+    install_console(app, settings, follower.tables, body_limit=BODY_LIMIT)
     for pages in (login.router, authorize.router, account.router, users.router, api.router):
         app.include_router(pages)
     app.router.routes.extend([*_protocol_routes(), *health.routes(_checks(bus, follower, journal))])
@@ -91,6 +89,7 @@ def _parts(
     store: Store,
     keys: SigningKeys,
     passwords: Passwords,
+    devices: Devices,
     *,
     owner: Owner,
     journal: Journal,
@@ -109,6 +108,7 @@ def _parts(
         audit=audit,
         people=People(store, passwords, owner, audit),
         logins=Logins(store, mint, settings, follower),
+        devices=devices,
         oauth=_oauth_server(store, keys, mint, settings.public_url),
         login_throttle=LoginThrottle(),
         registration_throttle=Throttle(settings.auth_registrations_per_hour, HOUR),

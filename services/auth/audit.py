@@ -1,6 +1,6 @@
 """The records of this service: who signed in and who was granted what, and what administrators changed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
@@ -10,7 +10,13 @@ from libs.common.control.entries import User as UserEntry
 from libs.common.ids import new_id
 from libs.common.journal import Journal
 from libs.common.records import AdminEvent, AuthEvent
-from services.auth.domain import Client, Grant, User
+from libs.common.throttle import EventBudget, source_of
+from services.auth.domain import Client, Grant, User, email_key
+from services.auth.throttle import LoginThrottle
+
+# Records per address and minute of each kind that anybody can cause. Nobody without an account may fill the
+# journal.
+EVENTS_PER_MINUTE = 30
 
 # What happened, and whether it was let happen.
 AuthEventName = Literal[
@@ -65,6 +71,18 @@ def server_of(audience: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Audit:
     journal: Journal
+    _budget: EventBudget = field(default_factory=lambda: EventBudget(EVENTS_PER_MINUTE, name="auth_events"))
+    _throttled: EventBudget = field(default_factory=lambda: EventBudget(1, LoginThrottle.WINDOW))
+
+    def by_anybody(self, event: AuthEvent) -> None:
+        """Record what it takes no account to bring about: only so many of a kind per address and minute."""
+        if self._budget.spend(f"{event.event} {source_of(event.address)}"):
+            self.journal.append(event)
+
+    def throttled(self, event: AuthEvent) -> None:
+        """Record that logins to an account are throttled at an address, once per window of the throttle."""
+        if self._throttled.spend(f"{email_key(event.email)} {source_of(event.address)}"):
+            self.by_anybody(event)
 
     def user_changed(
         self, event: str, actor: UserEntry, before: User | None, after: User, revision: int

@@ -7,6 +7,9 @@ from urllib.parse import quote
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
+from libs.common.errors import Unavailable
+from libs.common.records import AuthEvent
+from libs.common.throttle import source_of
 from libs.common.web.session import refuse_cross_site, safe_next
 from services.auth.audit import auth_event
 from services.auth.control import revoked_key
@@ -36,25 +39,32 @@ async def sign_in(
     next: Annotated[str, Form()] = "/",
 ) -> Response:
     refuse_cross_site(request, parts.settings)
-    target, address = _target(next), address_of(request)
+    target, address, account = _target(next), address_of(request), email_key(email)
+    device = parts.devices.find(request, account)
     try:
-        parts.login_throttle.attempt(email_key(email), address)
+        parts.login_throttle.attempt(account, address, device)
     except TooManyAttempts as error:
-        _refused(parts, "throttled", email, address)
+        parts.audit.throttled(_refused("throttled", email, address))
         problem = f"Too many attempts. {error.detail}"
         return _form(request, parts, target, email=email, problem=problem, error=error)
-    user = await _authenticate(parts, email, password)
+    try:
+        user = await _authenticate(parts, email, password, "" if device else source_of(address))
+    except Unavailable:
+        parts.login_throttle.forgive(account, address, device)
+        raise
     begun = await parts.logins.begin(user) if user else None
     if begun is None:
-        _refused(parts, "wrong_password" if user is None else "inactive", email, address)
+        reason = "wrong_password" if user is None else "inactive"
+        parts.audit.by_anybody(_refused(reason, email, address))
         problem = "The e-mail address or the password is not right."
         return _form(request, parts, target, email=email, problem=problem)
-    parts.login_throttle.forgive(email_key(email), address)
+    parts.login_throttle.forgive(account, address, device)
     await _leave(request, parts)
     login, secret = begun
     parts.journal.append(auth_event("signed_in", user=login.user, address=address))
     response = await _enter(request, parts, login, target)
     parts.logins.set_login_cookie(response, secret)
+    parts.devices.remember(response, account, device)
     return response
 
 
@@ -73,11 +83,12 @@ def _target(next: str) -> str:
     return "/" if target.startswith(("/login", "/logout")) else target
 
 
-async def _authenticate(parts: Parts, email: str, password: str) -> User | None:
-    """The active user whose password it is. The same work is done for an address that nobody has."""
+async def _authenticate(parts: Parts, email: str, password: str, stranger: str) -> User | None:
+    """The user whose password it is. The same work is done for an address that nobody has. Raises
+    `Unavailable` without having looked at the password."""
     found = await asyncio.to_thread(parts.store.users.by_email, email)
     user, password_hash = found or (None, None)
-    verdict = await parts.passwords.verify(password_hash, password)
+    verdict = await parts.passwords.verify(password_hash, password, stranger)
     if user is None or not verdict.right:
         return None
     if verdict.new_hash:
@@ -117,5 +128,5 @@ def _form(
     return response
 
 
-def _refused(parts: Parts, reason: str, email: str, address: str) -> None:
-    parts.journal.append(auth_event("signed_in", refused=reason, email=email[:320], address=address))
+def _refused(reason: str, email: str, address: str) -> AuthEvent:
+    return auth_event("signed_in", refused=reason, email=email[:320], address=address)

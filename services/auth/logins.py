@@ -68,24 +68,24 @@ class Logins:
 
     def set_login_cookie(self, response: Response, secret: str) -> None:
         lifetime = self.settings.auth_session_lifetime
-        self._set(response, login_cookie_name(self.settings), secret, lifetime)
+        set_cookie(response, self.settings, login_cookie_name(self.settings), secret, lifetime)
 
     async def set_console_cookie(self, response: Response, login: Login, doorkeeper: Doorkeeper) -> None:
         """Renew the console's cookie. Raises `Unavailable` when the control log does not admit it even after
         a moment: the next page would only send the browser back here."""
         token = self.mint.console_token(login.user, login.session)
         await self.follower.wait_for(lambda: _admitted(token, doorkeeper), ADMITTED_WITHIN)
-        self._set(response, cookie_name(self.settings), token, CONSOLE_LIFETIME)
+        set_cookie(response, self.settings, cookie_name(self.settings), token, CONSOLE_LIFETIME)
 
     def clear_cookies(self, response: Response) -> None:
         for name in (login_cookie_name(self.settings), cookie_name(self.settings)):
-            self._set(response, name, "", 0)
+            set_cookie(response, self.settings, name, "", 0)
 
-    def _set(self, response: Response, name: str, value: str, lifetime: int) -> None:
-        secure = self.settings.secure_cookies
-        response.set_cookie(
-            name, value, max_age=lifetime, path="/", secure=secure, httponly=True, samesite="lax"
-        )
+
+def set_cookie(response: Response, settings: AuthSettings, name: str, value: str, lifetime: int) -> None:
+    """A cookie for our own requests only, out of reach of scripts; `lifetime` is in seconds."""
+    secure = settings.secure_cookies
+    response.set_cookie(name, value, max_age=lifetime, path="/", secure=secure, httponly=True, samesite="lax")
 
 
 def _admitted(token: str, doorkeeper: Doorkeeper) -> bool:

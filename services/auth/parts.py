@@ -11,6 +11,7 @@ from libs.common.control.owner import Owner
 from libs.common.journal import Journal
 from libs.common.web.frame import Pages
 from services.auth.audit import Audit
+from services.auth.devices import Devices
 from services.auth.keys import SigningKeys
 from services.auth.logins import Logins
 from services.auth.oauth.server import Server
@@ -34,6 +35,7 @@ class Parts:
     audit: Audit
     people: People
     logins: Logins
+    devices: Devices
     oauth: Server
     login_throttle: LoginThrottle
     registration_throttle: Throttle
@@ -51,5 +53,6 @@ PAGES = Path(__file__).parent / "pages"
 
 
 def address_of(request: Request) -> str:
-    """Where a request comes from. Behind an ingress, uvicorn has put its X-Forwarded-For there."""
+    """Where a request comes from. Behind a trusted proxy (`LOCKGATE_TRUSTED_PROXIES`), uvicorn has put the
+    client's address there from X-Forwarded-For."""
     return request.client.host if request.client else ""

@@ -1,8 +1,10 @@
 """Passwords: Argon2id with the parameters of RFC 9106, in threads of its own and never many at once."""
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
@@ -16,6 +18,9 @@ from services.auth.domain import PASSWORD_LENGTH, WeakPassword, check_password
 
 AT_ONCE = 2  # each takes 64 MiB and some 50 ms of a few cores
 WAITING = 64
+# Of these places, so many are for strangers, and so many for one stranger: nobody keeps out all the others.
+STRANGERS_WAITING = 48
+ONE_STRANGER_WAITING = 16
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +38,7 @@ class Passwords:
     def __init__(self) -> None:
         self._hasher = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
         self._threads = ThreadPoolExecutor(AT_ONCE, "argon2")
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()  # per stranger; those who are none under the empty name
         self._nobodys = ""
 
     async def start(self) -> None:
@@ -48,11 +53,17 @@ class Passwords:
             check_password(password)
         except ValueError as error:
             raise WeakPassword(f"A password {error}.") from error
-        return await self._in_thread(self._hasher.hash, password)
+        with self._place():
+            return await self._in_thread(self._hasher.hash, password)
 
-    async def verify(self, password_hash: str | None, password: str) -> Verdict:
-        """Whether `password` belongs to `password_hash`. Takes as long for None, the hash of nobody."""
-        return await self._in_thread(self._verify, password_hash, password)
+    async def verify(self, password_hash: str | None, password: str, stranger: str = "") -> Verdict:
+        """Whether `password` belongs to `password_hash`. Takes as long for None, the hash of nobody.
+
+        `stranger` is the address of somebody about whom nothing is known yet, and empty for others. Raises
+        `Unavailable` when too many wait already, without having looked at the password.
+        """
+        with self._place(stranger):
+            return await self._in_thread(self._verify, password_hash, password)
 
     def _verify(self, password_hash: str | None, password: str) -> Verdict:
         password = password[: PASSWORD_LENGTH.stop]
@@ -66,11 +77,22 @@ class Passwords:
         return Verdict(True, self._hasher.hash(password) if outdated else None)
 
     async def _in_thread(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        if self._waiting >= WAITING:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
+
+    @contextmanager
+    def _place(self, stranger: str = "") -> Iterator[None]:
+        """A place in the queue. Raises `Unavailable` when there is none."""
+        waiting = self._waiting
+        strangers = waiting.total() - waiting[""]
+        if waiting.total() >= WAITING or (
+            stranger and (strangers >= STRANGERS_WAITING or waiting[stranger] >= ONE_STRANGER_WAITING)
+        ):
             raise Unavailable("Too many people are signing in at this moment.", headers={"Retry-After": "5"})
-        self._waiting += 1
+        waiting[stranger] += 1
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
+            yield
         finally:
-            self._waiting -= 1
+            waiting[stranger] -= 1
+            if not waiting[stranger]:
+                del waiting[stranger]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, SecretStr
 from starlette.responses import JSONResponse, Response
 
-from libs.common.control.entries import ORGANIZATION
+from libs.common.control.entries import ORGANIZATION, Server, origin_of
 from libs.common.control.owner import Receipt
 from libs.common.errors import NotFound, Unavailable
 from libs.common.web.session import Administrator
@@ -42,12 +42,14 @@ class CredentialBody(BaseModel):
 
 
 class CredentialView(BaseModel):
-    """What may be told about a credential. `user` is `organization` for everybody's."""
+    """What may be told about a credential. `user` is `organization` for everybody's. It is sent to `origin`
+    only; when its server is elsewhere now, calls are refused until it is stored again."""
 
     slug: str
     user: str
     header: str
     template: str
+    origin: str
     version: int
     changed_at: str
     changed_by: str
@@ -59,6 +61,7 @@ class CredentialView(BaseModel):
             "user": credential.owner.user,
             "header": credential.placement.header,
             "template": credential.placement.template,
+            "origin": credential.origin,
             "version": credential.version,
             "changed_at": credential.changed_at,
             "changed_by": credential.changed_by,
@@ -99,9 +102,9 @@ async def list_credentials(
 @router.put("/{slug}/organization", **_answers(CredentialChanged))
 async def put_credential(admin: Administrator, slug: str, body: CredentialBody, work: Work) -> Response:
     secret = body.secret()
-    await require_server(work, slug)
+    origin = origin_of((await require_server(work, slug)).url)
     owner = Owner(slug, ORGANIZATION)
-    write = partial(work.store.put, owner, secret, admin.email)
+    write = partial(work.store.put, owner, secret, origin, admin.email)
     done = await work.changes.make(admin, "credential_stored", owner, write)
     assert done.after
     view = CredentialChanged.of(done.after, receipt=done.receipt)
@@ -116,9 +119,11 @@ async def delete_credential(admin: Administrator, slug: str, work: Work) -> Resp
     return JSONResponse(Deleted(receipt=done.receipt).model_dump(mode="json"), done.receipt.status)
 
 
-async def require_server(work: Parts, slug: str) -> None:
-    """Raise `UnknownServer` unless the control log knows the server, or soon does."""
+async def require_server(work: Parts, slug: str) -> Server:
+    """The server as the control log knows it, now or soon. Raises `UnknownServer`."""
+    tables = work.follower.tables
     try:
-        await work.follower.wait_for(lambda: slug in work.follower.tables.servers, SERVER_ARRIVES)
+        await work.follower.wait_for(lambda: slug in tables.servers, SERVER_ARRIVES)
     except Unavailable:
         raise UnknownServer(f"No server is called {slug[:80]!r}.") from None
+    return tables.servers[slug]

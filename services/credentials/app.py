@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from libs.common import errors, health
+from libs.common import health
 from libs.common.bus import Bus
 from libs.common.control.entries import AnyEntry
 from libs.common.control.follower import Follower
@@ -16,8 +16,7 @@ from libs.common.journal import Journal
 from libs.common.lifecycle import running
 from libs.common.shipper import Shipper
 from libs.common.sql import open_database
-from libs.common.web.frame import install_pages
-from libs.common.web.session import install_doorkeeper
+from libs.common.web.console import install_console
 from services.credentials import api, console
 from services.credentials.bus import CredentialServer
 from services.credentials.changes import Changes
@@ -45,7 +44,7 @@ def create_app(settings: CredentialsSettings) -> FastAPI:
     owner = Owner(bus, follower, settings, KINDS, desired)
     journal = Journal(settings.data_dir / "credentials-journal")
     shipper = Shipper(bus, journal, settings)
-    server = CredentialServer(bus, store, journal)
+    server = CredentialServer(bus, follower, store, journal)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,9 +61,7 @@ def create_app(settings: CredentialsSettings) -> FastAPI:
     )
     app.state.journal, app.state.follower = journal, follower
     app.state.parts = Parts(settings, store, Changes(owner, journal), follower)
-    errors.install(app)
-    install_pages(app)
-    install_doorkeeper(app, settings, follower.tables)
+    install_console(app, settings, follower.tables)
     app.include_router(api.router)
     app.include_router(console.router)
     app.router.routes.extend(

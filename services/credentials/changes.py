@@ -61,5 +61,10 @@ def _json(credential: Credential | None) -> str:
     if credential is None:
         return ""
     placement = credential.placement
-    told = {"header": placement.header, "template": placement.template, "version": credential.version}
+    told = {
+        "header": placement.header,
+        "template": placement.template,
+        "origin": credential.origin,
+        "version": credential.version,
+    }
     return msgspec.json.encode(told).decode()

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Form, Request
 from pydantic import BaseModel, SecretStr
 from starlette.responses import Response
 
-from libs.common.control.entries import ORGANIZATION
-from libs.common.errors import LockgateError
+from libs.common.control.entries import ORGANIZATION, Server, origin_of
+from libs.common.errors import Conflict, LockgateError
 from libs.common.web import notices
 from libs.common.web.frame import Pages
 from libs.common.web.notices import Notice
@@ -25,10 +25,12 @@ pages = Pages(Path(__file__).parent / "pages")
 
 
 class CredentialForm(BaseModel):
-    """What was typed. The key is not shown again, not even when the form comes back with an error."""
+    """What was typed. The key is not shown again, not even when the form comes back with an error. `origin`
+    is the server's as it was when the page was shown: whoever typed the key meant it for that one."""
 
     header: str = ""
     template: str = ""
+    origin: str = ""
     key: SecretStr = SecretStr("")
 
     def secret(self) -> Secret:
@@ -36,15 +38,24 @@ class CredentialForm(BaseModel):
         placement = Placement(self.header.strip(), self.template.strip())
         return Secret(placement, self.key.get_secret_value().strip())
 
+    def origin_at(self, server: Server) -> str:
+        """The origin that the key is for. Raises `Conflict` when `server` has moved since."""
+        if self.origin != origin_of(server.url):
+            raise Conflict(
+                "The server's address has changed in the meantime. Look at it, then enter the key."
+            )
+        return self.origin
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A server on the page, and its credential if it has one."""
+    """A server on the page, and its credential if it has one. `usable`: that one may be sent to the server
+    where it is now."""
 
-    slug: str
-    name: str
-    url: str
+    server: Server
+    origin: str
     credential: Credential | None
+    usable: bool
     fields: CredentialForm
     entered: bool
 
@@ -61,8 +72,8 @@ async def store_credential(
     owner = Owner(slug, ORGANIZATION)
     try:
         secret = form.secret()
-        await require_server(work, slug)
-        write = partial(work.store.put, owner, secret, admin.email)
+        origin = form.origin_at(await require_server(work, slug))
+        write = partial(work.store.put, owner, secret, origin, admin.email)
         done = await work.changes.make(admin, "credential_stored", owner, write)
     except LockgateError as error:
         return await _page(request, work, entered={slug: form}, error=error)
@@ -89,12 +100,11 @@ async def _page(
     stored = await to_thread(work.store.credentials)
     of_organization = {item.owner.slug: item for item in stored if item.owner.user == ORGANIZATION}
     servers = sorted(work.follower.tables.servers.values(), key=lambda server: server.slug)
-    needing = [server for server in servers if server.auth == "api_key"]
-    lines = []
-    for server in needing:
-        credential, typed = of_organization.pop(server.slug, None), (entered or {}).get(server.slug)
-        fields = typed or _fields(credential)
-        lines.append(Line(server.slug, server.name, server.url, credential, fields, typed is not None))
+    lines = [
+        _line(server, of_organization.pop(server.slug, None), (entered or {}).get(server.slug))
+        for server in servers
+        if server.auth == "api_key"
+    ]
     problem = Notice(f"Not stored: {error.title}. {error.detail}".rstrip(), "bad") if error else None
     response = pages.render(
         request,
@@ -105,6 +115,12 @@ async def _page(
         unused=list(of_organization.values()),
     )
     return notices.shown(response, request)
+
+
+def _line(server: Server, credential: Credential | None, typed: CredentialForm | None) -> Line:
+    usable = credential is not None and credential.entry().is_for(server)
+    fields = typed or _fields(credential)
+    return Line(server, origin_of(server.url), credential, usable, fields, typed is not None)
 
 
 def _fields(credential: Credential | None) -> CredentialForm:

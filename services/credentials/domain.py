@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from libs.common.control.entries import CredentialVersion
-from libs.common.errors import BadRequest, LockgateError, NotFound
+from libs.common.errors import BadRequest, Conflict, LockgateError, NotFound
 
 PLACEHOLDER = "{key}"
 KEY_LENGTH = 8192
@@ -27,6 +27,12 @@ _RESERVED_PREFIXES = ("mcp-", "proxy-", "sec-", "access-control-", "if-", "x-for
 
 class NoCredential(NotFound):
     type, title = "no-credential", "No credential is stored for this server"
+
+
+class WrongOrigin(Conflict):
+    """Sent there, the key would be known to somebody for whom it was not meant."""
+
+    type, title = "credential-for-another-address", "The credential was stored for another address"
 
 
 class CredentialUnreadable(LockgateError):
@@ -98,13 +104,16 @@ class Credential:
 
     owner: Owner
     placement: Placement
+    origin: str  # of its server's URL when it was stored, as `origin_of` has it
     version: int
     changed_at: str  # ISO 8601, UTC
     changed_by: str  # e-mail of the administrator
 
     def entry(self) -> CredentialVersion:
         """What the control log says about it."""
-        return CredentialVersion(version=self.version, slug=self.owner.slug, user=self.owner.user)
+        return CredentialVersion(
+            version=self.version, slug=self.owner.slug, user=self.owner.user, origin=self.origin
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,21 +62,23 @@ class CredentialStore:
         """The credential with its key. Raises `NoCredential`, `CredentialUnreadable`."""
         with Session(self._engine) as session:
             row = _row(session, owner)
-            return _credential(row), self._secret(row)
+            return _credential(row), self._vault.open(row.envelope, _credential(row))
 
-    def put(self, owner: Owner, secret: Secret, changed_by: str) -> Change:
-        """Store `secret`; what is there already keeps its version."""
+    def put(self, owner: Owner, secret: Secret, origin: str, changed_by: str) -> Change:
+        """Store `secret` for `origin`; what is there already keeps its version."""
         with self._write() as (session, version):
             row = session.get(CredentialRow, (owner.slug, owner.user))
             before = _credential(row) if row else None
-            if row and self._holds(row, secret):
+            if row and row.origin == origin and self._holds(row, secret):
                 return Change(before, before)
             row = row or CredentialRow(slug=owner.slug, user_id=owner.user)  # type: ignore[call-arg]
             row.header, row.template = secret.placement.header, secret.placement.template
-            row.envelope, row.version = self._vault.seal(secret, owner, version), version
+            row.origin, row.version = origin, version
             row.changed_at, row.changed_by = iso(now()), changed_by
+            after = _credential(row)
+            row.envelope = self._vault.seal(secret.key, after)
             session.add(row)
-            return Change(before, _credential(row))
+            return Change(before, after)
 
     def delete(self, owner: Owner) -> Change:
         """Delete the credential. One that is not there is no error."""
@@ -97,13 +99,9 @@ class CredentialStore:
             found = [_credential(row) for row in rows if row]
         return {credential.owner.key: credential.entry() for credential in found}
 
-    def _secret(self, row: CredentialRow) -> Secret:
-        owner, placement = Owner(row.slug, row.user_id), Placement(row.header, row.template)
-        return self._vault.open(row.envelope, owner, placement, row.version)
-
     def _holds(self, row: CredentialRow, secret: Secret) -> bool:
         try:
-            present = self._secret(row)
+            present = self._vault.open(row.envelope, _credential(row))
         except CredentialUnreadable:
             return False
         same_key = hmac.compare_digest(present.key.encode(), secret.key.encode())
@@ -137,6 +135,7 @@ def _credential(row: CredentialRow) -> Credential:
     return Credential(
         owner=Owner(row.slug, row.user_id),
         placement=Placement(row.header, row.template),
+        origin=row.origin,
         version=row.version,
         changed_at=row.changed_at,
         changed_by=row.changed_by,

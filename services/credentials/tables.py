@@ -21,13 +21,14 @@ class VaultRow(Row, table=True):
 
 
 class CredentialRow(Row, table=True):
-    """A credential; `envelope` holds the key, encrypted (vault.py)."""
+    """A credential; `envelope` holds the key, encrypted (vault.py), `origin` where it may be sent."""
 
     __tablename__ = "credentials"
     slug: str = Field(primary_key=True)
     user_id: str = Field(primary_key=True)
     header: str
     template: str
+    origin: str
     envelope: bytes
     version: int
     changed_at: str

@@ -1,7 +1,7 @@
 """Envelope encryption: AES-256-GCM (NIST SP 800-38D) with a data key per record, wrapped by the master key.
 
 Both layers carry the record's identity as associated data, so that a ciphertext opens only in the row, at the
-version and with the placement for which it was made. Each data key encrypts once. An envelope is
+version, with the placement and the origin for which it was made. Each data key encrypts once. An envelope is
 `nonce ‖ wrapped data key ‖ nonce ‖ ciphertext`.
 """
 
@@ -11,7 +11,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from services.credentials.domain import CredentialUnreadable, Owner, Placement, Secret
+from services.credentials.domain import Credential, CredentialUnreadable, Secret
 
 _NONCE = 12  # bytes
 _TAG = 16
@@ -26,19 +26,20 @@ class Vault:
     def __init__(self, master_key: bytes) -> None:
         self._master = AESGCM(master_key)
 
-    def seal(self, secret: Secret, owner: Owner, version: int) -> bytes:
-        """The envelope for `secret` in that record."""
-        return self._seal(secret.key.encode(), _identity(owner, secret.placement, version))
+    def seal(self, key: str, credential: Credential) -> bytes:
+        """The envelope for `key` in that record."""
+        return self._seal(key.encode(), _identity(credential))
 
-    def open(self, envelope: bytes, owner: Owner, placement: Placement, version: int) -> Secret:
-        """The secret in `envelope`. Raises `CredentialUnreadable`."""
+    def open(self, envelope: bytes, credential: Credential) -> Secret:
+        """The secret in the `envelope` of that record. Raises `CredentialUnreadable`."""
         try:
-            key = self._open(envelope, _identity(owner, placement, version))
+            key = self._open(envelope, _identity(credential))
         except (InvalidTag, ValueError):
             raise CredentialUnreadable(
-                f"The credential for {owner.slug} was changed or moved in the database; store it anew."
+                f"The credential for {credential.owner.slug} was changed or moved in the database; "
+                "store it anew."
             ) from None
-        return Secret(placement, key.decode())
+        return Secret(credential.placement, key.decode())
 
     def seal_check(self) -> bytes:
         """A value by which `knows` recognizes this master key later."""
@@ -63,7 +64,11 @@ class Vault:
         return AESGCM(data_key).decrypt(rest[:_NONCE], rest[_NONCE:], identity)
 
 
-def _identity(owner: Owner, placement: Placement, version: int) -> bytes:
+def _identity(credential: Credential) -> bytes:
     """The record that an envelope belongs to, unambiguously."""
-    parts = ["lockgate credential", owner.slug, owner.user, placement.header, placement.template, version]
+    owner, placement = credential.owner, credential.placement
+    parts = [
+        *("lockgate credential", owner.slug, owner.user),
+        *(placement.header, placement.template, credential.origin, credential.version),
+    ]
     return msgspec.json.encode(parts)

@@ -7,10 +7,12 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from libs.common.settings import Settings
 from services.embedded.console import Console
 from services.embedded.lifespan import Lifespan
 
@@ -50,7 +52,8 @@ def listen(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """uvicorn without its own handling of lifespans and signals: both are ours, in a wider order."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        proxies = _proxies(settings)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -61,7 +64,8 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,
+                proxy_headers=bool(proxies),
+                forwarded_allow_ips=proxies,
                 timeout_graceful_shutdown=DRAIN,
             )
         )
@@ -109,7 +113,16 @@ class Interrupts:
             self._task.cancel()
 
 
-async def serve_alone(name: str, create: Callable[[], ASGIApp], host: str, port: int) -> None:
+def _proxies(settings: Settings) -> list[str]:
+    """Whose X-Forwarded-For uvicorn has to believe. A socket on `::` sees IPv4 addresses as mapped ones."""
+    networks = [ip_network(name) for name in settings.trusted_proxies.split(",") if name]
+    mapped = [f"::ffff:{n.network_address}/{96 + n.prefixlen}" for n in networks if n.version == 4]
+    return [*map(str, networks), *mapped]
+
+
+async def serve_alone(
+    name: str, create: Callable[[], ASGIApp], settings: Settings, host: str, port: int
+) -> None:
     """Run one service until a signal. Raises `CannotListen` or `StartupFailed`."""
     interrupts = Interrupts()
     interrupts.install()
@@ -118,6 +131,6 @@ async def serve_alone(name: str, create: Callable[[], ASGIApp], host: str, port:
         await lifespan.start()
         Console().administrator(lifespan.app)
         try:
-            await interrupts.serve(Server(lifespan.app), listener)
+            await interrupts.serve(Server(lifespan.app, settings), listener)
         finally:
             await lifespan.stop()

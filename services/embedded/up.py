@@ -58,7 +58,7 @@ class Embedded:
                 await self._start_children(stack)
                 await self._start_services(stack, settings)
                 self._console.addresses(settings["gateway"].public_url, demo=options.demo)
-                await interrupts.serve(Server(Dispatcher(self._apps)), listener)
+                await interrupts.serve(Server(Dispatcher(self._apps), settings["gateway"]), listener)
                 self._console.say("Stopping.")
 
     async def _place(self, directory: DataDirectory, listener: socket.socket) -> Place:

@@ -1,20 +1,16 @@
 """Who is calling: the token of a request, and what becomes of one that does not hold."""
 
-import structlog
-
-from libs.common.clock import elapsed, iso, now
+from libs.common.clock import iso, now
 from libs.common.ids import new_id
 from libs.common.journal import Journal
 from libs.common.records import AuthEvent
+from libs.common.throttle import EventBudget, source_of
 from libs.common.tokens import Claims, InvalidToken, Verifier
 from services.gateway import metadata
 from services.gateway.settings import GatewaySettings
 
-log = structlog.get_logger(__name__)
-
 # Refused tokens recorded per address and minute. Nobody without an account may fill the journal.
 EVENTS_PER_MINUTE = 30
-ADDRESSES = 10_000
 
 
 class NotAdmitted(Exception):
@@ -30,7 +26,7 @@ class Doorway:
 
     def __init__(self, settings: GatewaySettings, verifier: Verifier, journal: Journal) -> None:
         self._settings, self._verifier, self._journal = settings, verifier, journal
-        self._refused: dict[str, tuple[float, int]] = {}  # address -> start of its minute, refusals in it
+        self._budget = EventBudget(EVENTS_PER_MINUTE, name="token_refused")
 
     def admit(self, authorization: bytes, server: str, address: str) -> Claims:
         """The claims of the bearer token. Raises `NotAdmitted`; a token that was refused is recorded."""
@@ -47,7 +43,7 @@ class Doorway:
         self, error: InvalidToken, server: str, address: str, claims: Claims | None = None
     ) -> NotAdmitted:
         """Record a token that does not hold, and make the challenge for it."""
-        if self._may_record(address):
+        if self._budget.spend(source_of(address)):
             event = AuthEvent(
                 id=new_id(),
                 time=iso(now()),
@@ -69,14 +65,3 @@ class Doorway:
     def not_admitted(self, description: str, server: str) -> NotAdmitted:
         """The challenge for a token that does not hold, or no longer."""
         return NotAdmitted(metadata.challenge(self._settings, server, "invalid_token", description))
-
-    def _may_record(self, address: str) -> bool:
-        began, count = self._refused.get(address, (elapsed(), 0))
-        if elapsed() - began > 60:
-            began, count = elapsed(), 0
-        if len(self._refused) >= ADDRESSES:
-            self._refused.clear()
-        self._refused[address] = (began, count + 1)
-        if count == EVENTS_PER_MINUTE:
-            log.warning("refused_tokens_not_recorded", address=address, per_minute=EVENTS_PER_MINUTE)
-        return count < EVENTS_PER_MINUTE

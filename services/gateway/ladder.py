@@ -12,7 +12,7 @@ so what a group may use comes before the server's own switch.
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from libs.common.control.entries import ORGANIZATION, Group, Server, User, origin_of
+from libs.common.control.entries import ORGANIZATION, Group, Server, User
 from libs.common.control.tables import Tables
 from libs.common.tokens import Claims, InvalidToken, standing
 from libs.common.tokens import Reason as TokenReason
@@ -106,7 +106,7 @@ def _credential(tables: Tables, server: Server, user: User) -> str | None:
         return ""
     for owner in (user.id, ORGANIZATION):
         stored = tables.credentials.get(f"{server.slug}.{owner}")
-        if stored and stored.origin == origin_of(server.url):
+        if stored and stored.is_for(server):
             return f"{server.slug}.{owner}"
     return None
 

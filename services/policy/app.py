@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from libs.common import errors, health
+from libs.common import health
 from libs.common.bus import Bus
 from libs.common.control.entries import AnyEntry
 from libs.common.control.follower import Follower
@@ -16,11 +16,11 @@ from libs.common.journal import Journal
 from libs.common.lifecycle import running
 from libs.common.shipper import Shipper
 from libs.common.sql import open_database
-from libs.common.web.frame import install_pages
-from libs.common.web.session import install_doorkeeper
+from libs.common.web.console import install_console
 from services.policy import api
 from services.policy.changes import Changes
 from services.policy.console import groups, servers
+from services.policy.demo import DemoTools
 from services.policy.dependencies import Parts
 from services.policy.settings import PolicySettings
 from services.policy.store import KINDS, PolicyStore
@@ -34,7 +34,7 @@ def create_app(settings: PolicySettings) -> FastAPI:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     engine = open_database(settings.database_url, MIGRATIONS)
     store = PolicyStore(engine)
-    store.initialize(settings.policy_demo_url)
+    ask_demo = store.initialize(settings.policy_demo_url)
 
     async def desired(keys: Collection[str] | None) -> Mapping[str, AnyEntry]:
         return await asyncio.to_thread(store.entries, keys)
@@ -44,10 +44,12 @@ def create_app(settings: PolicySettings) -> FastAPI:
     owner = Owner(bus, follower, settings, KINDS, desired)
     journal = Journal(settings.data_dir / "policy-journal")
     shipper = Shipper(bus, journal, settings)
+    changes, upstreams = Changes(owner, journal), Upstreams(bus, settings.policy_upstream_timeout)
+    demo_tools = DemoTools(store, upstreams, changes, wanted=ask_demo)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with running(bus, follower, owner, journal, shipper):
+        async with running(bus, follower, owner, journal, shipper, demo_tools):
             yield
         engine.dispose()
 
@@ -58,12 +60,9 @@ def create_app(settings: PolicySettings) -> FastAPI:
         openapi_url="/api/policy/openapi.json",
         lifespan=lifespan,
     )
-    upstreams = Upstreams(bus, settings.policy_upstream_timeout)
     app.state.journal, app.state.follower = journal, follower
-    app.state.parts = Parts(settings, store, Changes(owner, journal), upstreams)
-    errors.install(app)
-    install_pages(app)
-    install_doorkeeper(app, settings, follower.tables)
+    app.state.parts = Parts(settings, store, changes, upstreams)
+    install_console(app, settings, follower.tables)
     for routes in (api.router, servers.router, groups.router):
         app.include_router(routes)
     app.router.routes.extend(

@@ -64,8 +64,12 @@ class PolicyStore:
 
     # -- the first start --------------------------------------------------------------------------
 
-    def initialize(self, demo_url: str | None) -> None:
-        """Create what always exists, and with it, once, the demo server; later keep the demo's port right."""
+    def initialize(self, demo_url: str | None) -> bool:
+        """Create what always exists, and with it, once, the demo server; later keep the demo's port right.
+
+        Returns whether the demo server should be asked for its tools: it is new, has moved, or never
+        told them.
+        """
         with self._write() as (session, version):
             if session.get(GroupRow, DEFAULT_GROUP) is None:
                 session.add(OrganizationRow(id=_ORGANIZATION_ID, enabled=True, reason="", version=version))
@@ -78,6 +82,9 @@ class PolicyStore:
                 demo = session.get(ServerRow, DEMO)
                 if demo and demo.url != demo_url and is_loopback(demo.url):
                     demo.url, demo.version = demo_url, version
+                    return True
+            demo = session.get(ServerRow, DEMO) if demo_url else None
+            return demo is not None and demo.url == demo_url and not demo.tools
 
     # -- servers ----------------------------------------------------------------------------------
 

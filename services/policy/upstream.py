@@ -9,7 +9,7 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from libs.common.bus import Bus, Refused
-from libs.common.control.entries import ORGANIZATION
+from libs.common.control.entries import ORGANIZATION, origin_of
 from libs.common.errors import LockgateError, Unavailable
 from libs.common.requests import (
     OPEN_CREDENTIAL,
@@ -58,7 +58,13 @@ class Upstreams:
         if server.definition.auth != "api_key":
             return {}
         opener = Opener()
-        query = OpenCredential(slug=server.slug, user=ORGANIZATION, public_key=opener.public_key)
+        query = OpenCredential(
+            slug=server.slug,
+            user=ORGANIZATION,
+            public_key=opener.public_key,
+            asker="policy",
+            origin=origin_of(server.definition.url),
+        )
         try:
             sealed = await self._bus.request(OPEN_CREDENTIAL, query, SealedCredential)
             context = credential_context(server.slug, ORGANIZATION, sealed.version)

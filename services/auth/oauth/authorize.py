@@ -2,7 +2,9 @@
 
 The consent form repeats the request's own query, so nothing is kept between showing and answering it, and the
 answer is checked from the beginning. Consent is asked for each time: clients register freely, so that "the
-same client" could be anybody with its id.
+same client" could be anybody with its id. For the same reason nobody is sent to a client, with an error
+either, before they have signed in: with clients of anybody's making that would be an open redirector
+(RFC 9700, section 4.11.2).
 """
 
 import asyncio
@@ -32,13 +34,15 @@ router = APIRouter(include_in_schema=False)
 @router.get("/oauth/authorize")
 async def show_consent(request: Request, parts: AuthParts) -> Response:
     oauth = _read(request)
+    login = await parts.logins.find(request)
     try:
         grant: CodeGrant = await asyncio.to_thread(parts.oauth.get_consent_grant, oauth)
     except OAuth2Error as error:
+        if login is None and error.redirect_uri:
+            return _sign_in(request)
         return _refuse(request, parts, error)
-    login = await parts.logins.find(request)
     if login is None:
-        return RedirectResponse(f"/login?next={quote(_here(request), safe='')}", 303)
+        return _sign_in(request)
     return _consent_page(request, parts, login, grant)
 
 
@@ -52,7 +56,7 @@ async def decide(request: Request, parts: AuthParts, decision: Annotated[str, Fo
     oauth = _read(request)
     login = await parts.logins.find(request)
     if login is None:
-        return RedirectResponse(f"/login?next={quote(_here(request), safe='')}", 303)
+        return _sign_in(request)
     try:
         grant: CodeGrant = await asyncio.to_thread(parts.oauth.get_consent_grant, oauth)
     except OAuth2Error as error:
@@ -71,6 +75,10 @@ def _read(request: Request) -> OAuthRequest:
     return OAuthRequest("GET", request.query_params.multi_items(), {}, address_of(request))
 
 
+def _sign_in(request: Request) -> Response:
+    return RedirectResponse(f"/login?next={quote(_here(request), safe='')}", 303)
+
+
 def _here(request: Request) -> str:
     return f"{request.url.path}?{request.url.query}"
 
@@ -86,8 +94,7 @@ def _consent_page(request: Request, parts: Parts, login: Login, grant: CodeGrant
         person=login.user,
         here=_here(request),
         host=redirects.host_of(uri),
-        loopback=redirects.is_loopback(uri),
-        own_scheme=not uri.startswith(("http://", "https://")),
+        destination=redirects.destination(uri),
         audience=grant.audience,
         server=server_of(grant.audience),
         whole_gateway=grant.audience == gateway_audience(parts.settings.public_url),

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from libs.common.ids import new_id, new_secret
+from libs.common.throttle import source_of
 from services.auth.audit import auth_event
 from services.auth.domain import Client, TooManyAttempts
 from services.auth.keys import hash_of
@@ -51,7 +52,7 @@ async def register(request: Request) -> Response:
     parts = parts_of(request)
     address = address_of(request)
     try:
-        parts.registration_throttle.attempt(address)
+        parts.registration_throttle.attempt(source_of(address))
         asked = _parse(await request.body())
     except TooManyAttempts as error:
         refused = SlowDown("Too many registrations from this address.")
@@ -64,7 +65,7 @@ async def register(request: Request) -> Response:
     client = _client(asked, secret)
     await asyncio.to_thread(parts.store.clients.add, client)
     detail = " ".join(client.redirect_uris)[:2000]
-    parts.journal.append(auth_event("client_registered", client=client, address=address, detail=detail))
+    parts.audit.by_anybody(auth_event("client_registered", client=client, address=address, detail=detail))
     return JSONResponse(_answer(client, secret), 201, {"Cache-Control": "no-store", "Pragma": "no-cache"})
 
 

@@ -9,11 +9,11 @@ import httpx2
 import pytest
 
 from libs.common.clock import iso
-from libs.common.records import CallRecord
+from libs.common.records import AdminEvent, AnyRecord, AuthEvent, CallRecord, table_of
 from services.activity.app import create_app
 from services.activity.settings import ActivitySettings
 from tests.conftest import eventually
-from tests.unit.activity.records_made import NOON, Publisher, call, calls
+from tests.unit.activity.records_made import NOON, Publisher, call, calls, encoded
 from tests.unit.conftest import Person, Serve, SignIn
 
 
@@ -32,6 +32,11 @@ class Console:
         await self._publisher.publish(list(records))
         counts = self.client.app.state.ingest.counts  # type: ignore[attr-defined]
         await eventually(lambda: counts.lines == self._published)
+
+    async def insert(self, *records: AnyRecord) -> None:
+        """Put records of one kind into the database as they are: the stream would not take large ones."""
+        clickhouse = self.client.app.state.clickhouse  # type: ignore[attr-defined]
+        await clickhouse.insert(table_of(records[0]), b"\n".join(encoded(records)))
 
     async def api(self, path: str, as_: str = "admin", **query: str | int) -> httpx2.Response:
         headers = self.people[as_].script
@@ -286,6 +291,53 @@ async def test_a_large_payload_is_cut_in_the_list_and_whole_on_its_own_page(cons
     assert len(page) < 40_000
     assert '<a href="/activity/ada-1">Show all that was recorded</a>' in page
     assert "xEND" in await console.page("/activity/ada-1", "ada")
+
+
+TEXTS = ("server", "tool", "method", "user", "email", "group", "grant", "client_id", "client_name", "address",
+         "session", "protocol", "reason", "rule", "detail", "input_sha256", "output_sha256")  # fmt: skip
+
+
+async def test_values_of_a_megabyte_do_not_make_large_pages_or_lists(console: Console) -> None:
+    huge: dict[str, object] = {name: f"{name} " + "ü" * 500_000 for name in TEXTS}
+    await console.insert(
+        of("ada", 1, **huge, status="denied"), of("ada", 2, **huge | {"method": "tools/call"})
+    )
+    for query in ("?methods=all", ""):
+        assert len(await console.page(f"/activity{query}")) < 100_000
+    listed = await console.api("/calls", methods="all")
+    assert len(listed.content) < 100_000
+    assert [row["detail"][:8] for row in listed.json()["items"]] == ["detail ü", "detail ü"]
+    assert len(await console.page("/activity/ada-1")) < 50_000
+    assert (await console.api("/calls/ada-1")).json()["tool"] == huge["tool"]
+
+
+async def test_a_long_name_is_cut_and_has_more_of_it_in_its_title(console: Console) -> None:
+    await console.record(of("ada", 1, tool="x" * 1000))
+    page = await console.page()
+    assert f'title="{"x" * 499}…">{"x" * 199}…<' in page
+    assert f"{'x' * 257}" not in page[: page.index('id="call-ada-1"')]  # nor suggested in the filter
+
+
+async def test_events_are_listed_without_huge_texts(console: Console) -> None:
+    huge = "x" * 1_000_000
+    time = iso(NOON)
+    login = AuthEvent(
+        id="e1",
+        time=time,
+        replica="a1",
+        seq=1,
+        event="logged_in",
+        outcome="ok",
+        client_name=huge,
+        detail=huge,
+    )
+    change = AdminEvent(
+        id="e2", time=time, replica="p1", seq=1, event="server_saved", actor="root", before=huge, after=huge
+    )
+    await console.insert(login)
+    await console.insert(change)
+    assert len((await console.api("/auth-events")).content) < 5_000
+    assert len((await console.api("/admin-events")).content) < 110_000
 
 
 async def test_empty_pages_say_what_to_do_next(console: Console) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from libs.common.clock import iso
-from services.activity.views import ago, exact, indented, latency, size, tone
+from services.activity.views import ago, cut, exact, indented, latency, size, tone
 
 NOW = datetime(2026, 11, 3, 12, 0, tzinfo=UTC)
 
@@ -78,3 +78,10 @@ def test_indented_takes_what_was_cut_off() -> None:
 
 def test_what_is_not_an_object_or_array_stays_as_it_is() -> None:
     assert indented("plain  text") == "plain  text"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("", ""), ("abc", "abc"), ("abcd", "abcd"), ("abcde", "abc…"), ("äöüßx" * 9, "äöü…")]
+)
+def test_cut_leaves_what_fits_and_marks_what_does_not(text: str, shown: str) -> None:
+    assert cut(text, 4) == shown

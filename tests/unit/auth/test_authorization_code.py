@@ -1,5 +1,8 @@
 """The authorization code flow: what a client gets, and what is refused."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from libs.common.tokens import InvalidToken, standing
@@ -37,6 +40,45 @@ async def test_the_consent_page_says_who_wants_what_as_whom(browser: Browser, cl
     for fact in ("Test client", "127.0.0.1", SERVER, "admin@example.com"):
         assert fact in page.text
     assert "form-action 'self' http://127.0.0.1:33418 https:" in page.headers["content-security-policy"]
+
+
+def destination_on(page: str) -> str:
+    """What the consent page says about where the answer goes, as one line of text."""
+    found = re.search(r"<dt>It answers at</dt><dd>(.*?)</dd>", page, re.S)
+    assert found
+    return " ".join(re.sub(r"<[^>]+>", "", found[1]).split())
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://127.0.0.1:33418/callback", "127.0.0.1, an application on this computer"),
+        ("https://app.example:8443/cb", "app.example"),
+        ("evil-app://trusted.example/cb", "an application that handles evil-app: links"),
+        ("evil-app:/cb", "an application that handles evil-app: links"),
+    ],
+)
+async def test_the_consent_page_says_where_the_answer_goes(
+    house: House, browser: Browser, uri: str, shown: str
+) -> None:
+    client = await house.client(redirect_uris=[uri])
+    page = await browser.get(client.authorize_url(redirect_uri=uri))
+    assert destination_on(page.text) == shown
+    assert "trusted.example" not in page.text.partition('<form method="post"')[0]
+
+
+async def test_a_remote_site_is_never_called_an_application_on_this_computer(
+    house: House, browser: Browser, client: Client
+) -> None:
+    """However its scheme is written: such a URI may have been registered by an earlier version."""
+    uri = "HTTPS://evil.example/cb"
+    known = house.parts.store.clients.get(client.id)
+    assert known
+    house.parts.store.clients.add(replace(known, id="old", redirect_uris=(uri,)))
+    page = await browser.get(client.authorize_url(client_id="old", redirect_uri=uri))
+    assert page.status_code == 200
+    assert destination_on(page.text) == "evil.example"
+    assert "on this computer" not in page.text
 
 
 async def test_a_client_name_cannot_inject_markup(house: House, browser: Browser) -> None:
@@ -143,6 +185,32 @@ async def test_an_error_goes_back_to_the_client_with_state_and_issuer(
     sent = query(await browser.get(client.authorize_url(**changes)))
     assert (sent["error"], sent["iss"]) == (error, ORIGIN)
     assert sent.get("state") == "a state"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"response_type": "token"},
+        {"response_type": None},
+        {"resource": "https://elsewhere.example/mcp/demo"},
+        {"code_challenge": None, "code_challenge_method": None},
+        {"scope": "x"},
+    ],
+)
+async def test_nobody_is_sent_to_a_client_before_they_have_signed_in(
+    house: House, changes: dict[str, str | None]
+) -> None:
+    """RFC 9700, section 4.11.2: clients register freely, so this would be an open redirector."""
+    site = "https://evil.example/cb"
+    client = await house.client(redirect_uris=[site])
+    url = client.authorize_url(redirect_uri=site, **changes)
+    stranger = house.browser()
+    for answer in (await stranger.get(url), await stranger.post(url, {"decision": "deny"})):
+        assert answer.status_code == 303
+        assert answer.headers["location"].startswith("/login?next=%2Foauth%2Fauthorize%3F")
+    entered = await stranger.sign_in(next=url)
+    assert entered.headers["location"] == url
+    assert (await stranger.get(url)).headers.get("location", site).startswith(site)
 
 
 async def test_a_repeated_parameter_is_refused(browser: Browser, client: Client) -> None:

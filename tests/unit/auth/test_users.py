@@ -244,3 +244,19 @@ async def test_somebody_signs_themselves_out_everywhere(
     assert (await client.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"
     assert (await browser.get("/account")).status_code == 303
     assert (await house.browser().sign_in()).status_code == 303
+
+
+async def test_a_password_manager_finds_out_whose_password_changes(house: House) -> None:
+    """A text field with the name, which people do not see; browsers do not look at fields of type hidden."""
+    page = await (await house.signed_in()).get("/account")
+    form = page.text.partition('action="/account/password"')[2].partition("</form>")[0]
+    field = f'<div hidden><input name="username" value="{EMAIL}" autocomplete="username"'
+    assert field in form
+
+
+async def test_only_wrong_passwords_count_against_who_changes_theirs(house: House) -> None:
+    browser = await house.signed_in()
+    weak, wrong = {"present": PASSWORD, "new": "short"}, {"present": "wrong", "new": "a brand new password"}
+    assert {(await browser.post("/account/password", weak)).status_code for _ in range(9)} == {400}
+    statuses = [(await browser.post("/account/password", wrong)).status_code for _ in range(9)]
+    assert statuses == [403] * 8 + [429]

@@ -61,18 +61,28 @@ class Vault:
         result: dict[str, Any] = answer.json()
         return result
 
-    async def open(self, slug: str = "wiki") -> dict[str, str]:
+    async def move(self, url: str | None, slug: str = "wiki") -> None:
+        """Give the server another URL, or delete it; return when the service knows."""
+        follower = self.app.state.follower
+        if url is None:
+            revision = await self.control.remove(f"server.{slug}")
+        else:
+            revision = await self.control.put(server(slug, url=url))
+        await follower.wait_for(lambda: follower.applied >= revision, timeout=5)
+
+    async def open(self, slug: str = "wiki", **more: str) -> dict[str, str]:
         """The headers that a gateway gets for the server. Raises what the bus raises."""
         opener = Opener()
-        query = OpenCredential(slug=slug, user=ORGANIZATION, public_key=opener.public_key)
+        query = OpenCredential(slug=slug, user=ORGANIZATION, public_key=opener.public_key, **more)
         sealed = await self.control.bus.request(OPEN_CREDENTIAL, query, SealedCredential)
         context = credential_context(slug, ORGANIZATION, sealed.version)
         return msgspec.json.decode(opener.open(sealed.box, context), type=Injection).headers
 
 
-def server(slug: str = "wiki", auth: Any = "api_key") -> Server:
+def server(slug: str = "wiki", auth: Any = "api_key", url: str = "") -> Server:
     """A server as policy writes it into the control log."""
-    return Server(version=1, slug=slug, name=slug.title(), url=f"https://{slug}.example.com/mcp", auth=auth)
+    url = url or f"https://{slug}.example.com/mcp"
+    return Server(version=1, slug=slug, name=slug.title(), url=url, auth=auth)
 
 
 @pytest.fixture

@@ -63,7 +63,12 @@ async def test_the_list_is_paged(vault: Vault) -> None:
 async def test_the_control_log_says_that_it_exists_and_nothing_secret(vault: Vault) -> None:
     stored = await vault.store(secrets.token_hex())
     entry = await vault.control.get(f"credential.wiki.{ORGANIZATION}")
-    assert entry == {"version": stored["version"], "slug": "wiki", "user": ORGANIZATION}
+    assert entry == {
+        "version": stored["version"],
+        "slug": "wiki",
+        "user": ORGANIZATION,
+        "origin": "https://wiki.example.com:443",
+    }
 
 
 async def test_storing_the_same_again_changes_nothing(vault: Vault) -> None:
@@ -138,6 +143,60 @@ async def test_a_key_for_a_server_that_is_not_there_is_refused(vault: Vault) -> 
     answer = await vault.api.put("/api/credentials/other/organization", json=body)
     assert answer.status_code == 404
     assert answer.json()["type"] == "urn:lockgate:error:unknown-server"
+
+
+# -- the origin -------------------------------------------------------------------------------------
+
+HOME = "https://wiki.example.com:443"
+ELSEWHERE = [
+    "https://evil.example/mcp",
+    "http://wiki.example.com/mcp",
+    "https://wiki.example.com:8443/mcp",
+    "https://wiki.example.com.evil.example/mcp",
+]
+
+
+@pytest.mark.parametrize("url", ELSEWHERE)
+async def test_a_key_does_not_follow_its_server_to_another_address(vault: Vault, url: str) -> None:
+    await vault.store("s3cret")
+    await vault.move(url)
+    with pytest.raises(Refused) as refused:
+        await vault.open()
+    assert refused.value.reason == "credential-for-another-address"
+
+
+async def test_a_key_does_not_follow_its_slug_to_a_server_made_anew(vault: Vault) -> None:
+    await vault.store("s3cret")
+    await vault.move(None)
+    with pytest.raises(Refused):
+        await vault.open()
+    await vault.move("https://evil.example/mcp")
+    with pytest.raises(Refused):
+        await vault.open()
+
+
+@pytest.mark.parametrize("url", ["https://wiki.example.com/v2/mcp", "https://WIKI.example.com:443/mcp?a=b"])
+async def test_a_key_stays_with_a_server_that_moves_within_its_origin(vault: Vault, url: str) -> None:
+    await vault.store("s3cret")
+    await vault.move(url)
+    assert await vault.open(origin=HOME) == {"x-api-key": "s3cret"}
+
+
+async def test_the_same_key_stored_for_the_new_address_is_sent_there(vault: Vault) -> None:
+    first = await vault.store("s3cret")
+    await vault.move("https://new.example/mcp")
+    second = await vault.store("s3cret")
+    assert second["version"] > first["version"]
+    assert (first["origin"], second["origin"]) == (HOME, "https://new.example:443")
+    assert await vault.open() == {"x-api-key": "s3cret"}
+
+
+async def test_an_asker_who_will_send_it_elsewhere_gets_nothing(vault: Vault) -> None:
+    """Policy knows a new address before the control log does."""
+    await vault.store("s3cret")
+    with pytest.raises(Refused) as refused:
+        await vault.open(origin="https://evil.example:443")
+    assert refused.value.reason == "credential-for-another-address"
 
 
 # -- the bus ----------------------------------------------------------------------------------------

@@ -8,7 +8,12 @@ import httpx2
 from libs.common.control.entries import Server
 from tests.unit.credentials.conftest import Vault, server
 
-FORM = {"header": "X-Api-Key", "template": "{key}", "key": "s3cret"}
+FORM = {
+    "header": "X-Api-Key",
+    "template": "{key}",
+    "key": "s3cret",
+    "origin": "https://wiki.example.com:443",
+}
 
 
 def _text(page: httpx2.Response) -> str:
@@ -70,6 +75,30 @@ async def test_a_key_whose_server_is_gone_is_shown_to_be_deleted(vault: Vault) -
     text = _text(await vault.browser.get("/credentials"))
     assert "Not in use" in text
     assert "wiki" in text
+
+
+async def test_a_key_stored_for_another_address_is_shown_to_be_entered_again(vault: Vault) -> None:
+    await vault.store("s3cret")
+    await vault.move("https://new.example/mcp")
+    page = await vault.browser.get("/credentials")
+    text = _text(page)
+    assert "Wiki Stored for another address" in text
+    assert "Stored for https://wiki.example.com:443" in text
+    assert "Enter it again" in text
+    assert 'name="origin" value="https://new.example:443"' in page.text
+    await vault.browser.post(
+        "/credentials/wiki/organization", data=FORM | {"origin": "https://new.example:443"}
+    )
+    assert "Wiki Set for everybody" in _text(await vault.browser.get("/credentials"))
+    assert await vault.open() == {"x-api-key": "s3cret"}
+
+
+async def test_a_key_typed_before_the_server_moved_is_not_stored_for_its_new_address(vault: Vault) -> None:
+    await vault.move("https://evil.example/mcp")
+    answer = await vault.browser.post("/credentials/wiki/organization", data=FORM)
+    assert answer.status_code == 409
+    assert "address has changed" in _text(answer)
+    assert (await vault.api.get("/api/credentials")).json()["items"] == []
 
 
 async def test_names_from_the_log_are_escaped(vault: Vault) -> None:

@@ -31,10 +31,18 @@ async def test_store_read_and_delete_are_recorded(vault: Vault, shipped: Shipped
     assert json.loads(stored["after"]) == {
         "header": "X-Api-Key",
         "template": "{key}",
+        "origin": "https://wiki.example.com:443",
         "version": stored_version,
     }
     assert (read["event"], read["actor"]) == ("credential_read", "gateway")
     assert (deleted["event"], deleted["after"]) == ("credential_deleted", "")
+
+
+async def test_a_read_names_who_asked(vault: Vault, shipped: Shipped) -> None:
+    await vault.store(KEY)
+    await vault.open(asker="policy")
+    _, read = await _events(shipped, 2)
+    assert (read["event"], read["actor"]) == ("credential_read", "policy")
 
 
 async def test_storing_the_same_again_is_not_recorded(vault: Vault, shipped: Shipped) -> None:

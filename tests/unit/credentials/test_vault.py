@@ -2,18 +2,27 @@
 
 import base64
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from libs.common.bus import Refused
-from services.credentials.domain import CredentialUnreadable, Owner, Placement, Secret
+from services.credentials.domain import Credential, CredentialUnreadable, Owner, Placement, Secret
 from services.credentials.settings import CredentialsSettings
 from services.credentials.vault import Vault as Envelopes
 from tests.unit.credentials.conftest import Vault, server
 
-OWNER = Owner("wiki", "organization")
 PLACEMENT = Placement("X-Api-Key", "{key}")
+RECORD = Credential(
+    owner=Owner("wiki", "organization"),
+    placement=PLACEMENT,
+    origin="https://wiki.example.com:443",
+    version=7,
+    changed_at="2026-11-03T10:11:12.000000Z",
+    changed_by="ada@example.com",
+)
 SECRET = Secret(PLACEMENT, "s3cret")
 
 
@@ -26,50 +35,52 @@ def _sql(settings: CredentialsSettings, statement: str, *values: object) -> list
 
 def test_what_was_sealed_opens() -> None:
     vault = Envelopes(bytes(32))
-    assert vault.open(vault.seal(SECRET, OWNER, 7), OWNER, PLACEMENT, 7) == SECRET
+    assert vault.open(vault.seal("s3cret", RECORD), RECORD) == SECRET
 
 
 def test_sealing_twice_gives_different_envelopes() -> None:
     vault = Envelopes(bytes(32))
-    assert vault.seal(SECRET, OWNER, 7) != vault.seal(SECRET, OWNER, 7)
+    assert vault.seal("s3cret", RECORD) != vault.seal("s3cret", RECORD)
 
 
 @pytest.mark.parametrize(
-    ("owner", "placement", "version"),
+    "change",
     [
-        (Owner("other", "organization"), PLACEMENT, 7),
-        (Owner("wiki", "ada"), PLACEMENT, 7),
-        (OWNER, Placement("X-Other", "{key}"), 7),
-        (OWNER, Placement("X-Api-Key", "leak {key}"), 7),
-        (OWNER, PLACEMENT, 8),
+        {"owner": Owner("other", "organization")},
+        {"owner": Owner("wiki", "ada")},
+        {"placement": Placement("X-Other", "{key}")},
+        {"placement": Placement("X-Api-Key", "leak {key}")},
+        {"origin": "http://wiki.example.com:80"},
+        {"origin": "https://evil.example:443"},
+        {"version": 8},
     ],
 )
-def test_an_envelope_opens_only_in_its_own_record(owner: Owner, placement: Placement, version: int) -> None:
+def test_an_envelope_opens_only_in_its_own_record(change: dict[str, Any]) -> None:
     vault = Envelopes(bytes(32))
     with pytest.raises(CredentialUnreadable):
-        vault.open(vault.seal(SECRET, OWNER, 7), owner, placement, version)
+        vault.open(vault.seal("s3cret", RECORD), replace(RECORD, **change))
 
 
 def test_every_changed_byte_is_noticed() -> None:
     vault = Envelopes(bytes(32))
-    envelope = vault.seal(SECRET, OWNER, 7)
+    envelope = vault.seal("s3cret", RECORD)
     for index in range(len(envelope)):
         changed = bytearray(envelope)
         changed[index] ^= 1
         with pytest.raises(CredentialUnreadable):
-            vault.open(bytes(changed), OWNER, PLACEMENT, 7)
+            vault.open(bytes(changed), RECORD)
 
 
 @pytest.mark.parametrize("length", [0, 1, 12, 60, 72, 80])
 def test_a_cut_envelope_is_refused(length: int) -> None:
     vault = Envelopes(bytes(32))
     with pytest.raises(CredentialUnreadable):
-        vault.open(vault.seal(SECRET, OWNER, 7)[:length], OWNER, PLACEMENT, 7)
+        vault.open(vault.seal("s3cret", RECORD)[:length], RECORD)
 
 
 def test_another_master_key_does_not_open_it() -> None:
     with pytest.raises(CredentialUnreadable):
-        Envelopes(b"x" * 32).open(Envelopes(bytes(32)).seal(SECRET, OWNER, 7), OWNER, PLACEMENT, 7)
+        Envelopes(b"x" * 32).open(Envelopes(bytes(32)).seal("s3cret", RECORD), RECORD)
 
 
 def test_the_representation_of_a_secret_does_not_show_the_key() -> None:
@@ -104,6 +115,15 @@ async def test_a_changed_placement_is_refused(vault: Vault, settings: Credential
     _sql(settings, "UPDATE credentials SET header = 'X-Echo'")
     with pytest.raises(Refused):
         await vault.open()
+
+
+async def test_a_changed_origin_is_refused(vault: Vault, settings: CredentialsSettings) -> None:
+    await vault.store("s3cret")
+    _sql(settings, "UPDATE credentials SET origin = 'https://evil.example:443'")
+    await vault.move("https://evil.example/mcp")
+    with pytest.raises(Refused) as refused:
+        await vault.open()
+    assert refused.value.reason == "credential-unreadable"
 
 
 async def test_a_credential_that_cannot_be_opened_can_be_stored_anew(

@@ -45,18 +45,20 @@ class Instance:
 
 
 @contextmanager
-def up(data: Path, *, within: float = START_WITHIN) -> Iterator[Instance]:
+def up(data: Path, *, variables: dict[str, str] | None = None) -> Iterator[Instance]:
     """Start one on `data` and a port of the system's choice; kill it in the end if it still runs."""
     errors = data.with_name("errors")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LOCKGATE_")}
     command = [str(LOCKGATE), "up", "--data", str(data), "--port", "0"]
     with (
         errors.open("w") as stderr,
-        subprocess.Popen(command, env=clean, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+        subprocess.Popen(
+            command, env=clean | (variables or {}), stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as process,
     ):
         assert process.stdout
         try:
-            deadline, output = time.monotonic() + within, ""
+            deadline, output = time.monotonic() + START_WITHIN, ""
             while not output.endswith("Ctrl-C stops everything.\n"):
                 assert time.monotonic() < deadline and process.poll() is None, errors.read_text()
                 output += process.stdout.readline()
@@ -133,3 +135,24 @@ async def test_an_open_stream_does_not_keep_it_from_stopping(tmp_path: Path) -> 
         await writer.drain()
         assert instance.stop(signal.SIGTERM) == 0
         writer.close()
+
+
+@pytest.mark.timeout(240)
+async def test_limits_are_for_each_client_behind_a_trusted_proxy(tmp_path: Path) -> None:
+    variables = {
+        "LOCKGATE_TRUSTED_PROXIES": "127.0.0.1",
+        "LOCKGATE_AUTH_ADMIN_PASSWORD": "correct horse battery",
+    }
+
+    def sign_in(client: str, password: str) -> int:
+        return httpx2.post(
+            f"{instance.url}/login",
+            data={"email": "admin@example.com", "password": password},
+            headers={"Origin": instance.url, "X-Forwarded-For": client},
+        ).status_code
+
+    with up(tmp_path / "data", variables=variables) as instance:
+        guesses = [sign_in("203.0.113.1", "wrong") for _ in range(9)]
+        assert guesses == [401] * 8 + [429]
+        assert sign_in("203.0.113.2", "correct horse battery") == 303
+        assert instance.stop(signal.SIGTERM) == 0

@@ -69,10 +69,12 @@ async def test_a_server_that_wants_a_credential_says_so(policy: Policy, upstream
     assert "credential" in detail
 
 
-async def _vault(policy: Policy, key: str | None) -> None:
-    """Answers for the credentials service."""
+async def _vault(policy: Policy, key: str | None) -> list[OpenCredential]:
+    """Answers for the credentials service; what it was asked is in the list that it returns."""
+    asked: list[OpenCredential] = []
 
     async def open_credential(query: OpenCredential) -> SealedCredential:
+        asked.append(query)
         if key is None:
             raise NotFound(f"No credential is stored for {query.slug}.")
         context = credential_context(query.slug, query.user, 3)
@@ -81,6 +83,7 @@ async def _vault(policy: Policy, key: str | None) -> None:
 
     await policy.control.bus.serve(OPEN_CREDENTIAL, OpenCredential, open_credential)
     await policy.control.bus.client.flush()
+    return asked
 
 
 async def test_the_organizations_credential_is_sent_to_the_server(
@@ -93,6 +96,13 @@ async def test_the_organizations_credential_is_sent_to_the_server(
     answer = await policy.api.post(REFRESH)
     assert [tool["name"] for tool in answer.json()["tools"]] == ["read"]
     assert key not in answer.text
+
+
+async def test_the_vault_is_told_who_asks_and_where_the_key_will_be_sent(policy: Policy) -> None:
+    asked = await _vault(policy, None)
+    await policy.add("wiki", url="https://WIKI.example.com/mcp", auth="api_key")
+    await policy.api.post(REFRESH)
+    assert [(query.asker, query.origin) for query in asked] == [("policy", "https://wiki.example.com:443")]
 
 
 async def test_a_key_that_the_server_repeats_in_its_error_is_not_shown(

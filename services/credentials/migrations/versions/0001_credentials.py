@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("user_id", sa.String, primary_key=True),
         sa.Column("header", sa.String, nullable=False),
         sa.Column("template", sa.String, nullable=False),
+        sa.Column("origin", sa.String, nullable=False),
         sa.Column("envelope", sa.LargeBinary, nullable=False),
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("changed_at", sa.String, nullable=False),

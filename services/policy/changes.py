@@ -1,18 +1,15 @@
-"""How every change goes: commit, publish to the control log, record who did it, and say where it holds."""
+"""Changes of policy: what the record tells of them, and what the API answers."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import msgspec
 
-from libs.common.clock import iso, now
+from libs.common.control import changes
 from libs.common.control.entries import AnyEntry, User
 from libs.common.control.owner import Owner, Receipt
-from libs.common.ids import new_id
 from libs.common.journal import Journal
-from libs.common.records import AdminEvent
 from services.policy.domain import Change, Group, Organization, Server
 
 T = TypeVar("T", Server, Group, Organization)
@@ -30,33 +27,16 @@ class Changes:
     """Carries out writes of the store on behalf of administrators."""
 
     def __init__(self, owner: Owner, journal: Journal) -> None:
-        self._owner, self._journal = owner, journal
+        self._changes = changes.Changes(owner, journal)
 
     async def make(self, admin: User, event: str, write: Callable[[], Change[T]]) -> Done[T]:
-        """Run `write` in a thread, then publish and record it as `event`. Raises what `write` raises."""
-        change = await asyncio.to_thread(write)
-        revision = 0
-        try:
-            receipt = await self._owner.publish(*change.keys)
-            revision = receipt.revision
-        finally:  # committed is committed: it is recorded even if waiting for the receipt was cut short
-            if change.happened:
-                self._record(admin, event, change, revision)
+        """Carry out `write` and record it as `event`. Raises what `write` raises."""
+        change, receipt = await self._changes.make(admin, event, write, _told)
         return Done(change.after, receipt)
 
-    def _record(self, admin: User, event: str, change: Change[T], revision: int) -> None:
-        record = AdminEvent(
-            id=new_id(),
-            time=iso(now()),
-            event=event,
-            actor=admin.id,
-            email=admin.email,
-            subject=change.keys[0],
-            before=_json(change.before),
-            after=_json(change.after),
-            revision=revision,
-        )
-        self._journal.append(record)
+
+def _told(change: Change[T]) -> changes.Told:
+    return changes.Told(change.keys, _json(change.before), _json(change.after), change.happened)
 
 
 def _json(state: Server | Group | Organization | None) -> str:

@@ -6,6 +6,7 @@
     follower.py   reads the bucket, and follows it in order
     lease.py      a gateway replica's proof that its tables are fresh
     owner.py      a service's part of the log: write, wait for the receipt, reconcile
+    changes.py    how a change of an administrator goes: commit, publish, record
 
 The correctness argument is in docs/adr/0001-lease-and-receipt.md.
 """

@@ -12,6 +12,7 @@ LockgateError
 import re
 import secrets
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 from libs.common.control.entries import Role
 from libs.common.errors import BadRequest, Conflict, Forbidden, LockgateError, NotFound
@@ -29,6 +30,12 @@ REVOCATION_KEPT = ACCESS_LIFETIME + LEEWAY + 60
 PASSWORD_LENGTH = range(12, 1025)
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,189}")
 _READABLE = "abcdefghjkmnpqrstvwxyz23456789"
+
+
+# How a client may prove itself at the token endpoint (RFC 7591, section 2), and the grants there are.
+AuthMethod: TypeAlias = Literal["none", "client_secret_basic", "client_secret_post"]
+AUTH_METHODS: list[AuthMethod] = list(get_args(AuthMethod))
+GRANT_TYPES = ("authorization_code", "refresh_token")
 
 
 @dataclass(frozen=True, slots=True)

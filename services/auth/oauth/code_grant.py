@@ -8,14 +8,12 @@ from authlib.oauth2.rfc7636 import CodeChallenge
 
 from libs.common.ids import new_id, new_secret
 from services.auth.audit import auth_event, server_of
-from services.auth.domain import ACCESS_LIFETIME, CODE_LIFETIME, Code, User
+from services.auth.domain import ACCESS_LIFETIME, AUTH_METHODS, CODE_LIFETIME, Code, User
 from services.auth.keys import hash_of
 from services.auth.oauth import redirects
 from services.auth.oauth.resources import audience_of, narrowed
 from services.auth.oauth.server import OAuthRequest, RegisteredClient
 from services.auth.store.database import unix_now
-
-CLIENT_METHODS = ["none", "client_secret_basic", "client_secret_post"]
 
 
 class RedeemableCode:
@@ -50,7 +48,7 @@ class RequiredChallenge(CodeChallenge):  # type: ignore[misc]
 
 
 class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
-    TOKEN_ENDPOINT_AUTH_METHODS = CLIENT_METHODS
+    TOKEN_ENDPOINT_AUTH_METHODS = AUTH_METHODS
 
     request: OAuthRequest
 

@@ -4,11 +4,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from libs.common.tokens import ALGORITHM
+from services.auth.domain import AUTH_METHODS, GRANT_TYPES
 from services.auth.oauth.server import SCOPES
 from services.auth.parts import parts_of
 
 _CACHE = {"Cache-Control": "public, max-age=300"}
-AUTH_METHODS = ["none", "client_secret_basic", "client_secret_post"]
 
 
 def metadata(public_url: str) -> dict[str, object]:
@@ -23,7 +23,7 @@ def metadata(public_url: str) -> dict[str, object]:
         "scopes_supported": list(SCOPES),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "grant_types_supported": list(GRANT_TYPES),
         "token_endpoint_auth_methods_supported": AUTH_METHODS,
         "revocation_endpoint_auth_methods_supported": AUTH_METHODS,
         "code_challenge_methods_supported": ["S256"],

@@ -11,9 +11,9 @@ from authlib.oauth2.rfc6749 import InvalidGrantError
 from authlib.oauth2.rfc6749.grants import RefreshTokenGrant
 
 from services.auth.audit import auth_event
-from services.auth.domain import RefreshToken
+from services.auth.domain import AUTH_METHODS, RefreshToken
 from services.auth.keys import hash_of
-from services.auth.oauth.code_grant import CLIENT_METHODS, token_answer
+from services.auth.oauth.code_grant import token_answer
 from services.auth.oauth.resources import narrowed
 from services.auth.oauth.server import OAuthRequest, RegisteredClient
 from services.auth.store.database import unix_now
@@ -33,7 +33,7 @@ class UsableRefreshToken:
 
 
 class RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]
-    TOKEN_ENDPOINT_AUTH_METHODS = CLIENT_METHODS
+    TOKEN_ENDPOINT_AUTH_METHODS = AUTH_METHODS
 
     request: OAuthRequest
 

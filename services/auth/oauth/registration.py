@@ -4,7 +4,7 @@ What a client asks for and we do not have is replaced by what we have, as sectio
 """
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from authlib.oauth2.rfc6749 import OAuth2Error
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from libs.common.ids import new_id, new_secret
 from libs.common.throttle import source_of
 from services.auth.audit import auth_event
-from services.auth.domain import Client, TooManyAttempts
+from services.auth.domain import GRANT_TYPES, AuthMethod, Client, TooManyAttempts
 from services.auth.keys import hash_of
 from services.auth.oauth.errors import InvalidClientMetadata, InvalidRedirectUri, SlowDown, printable
 from services.auth.oauth.redirects import problem
@@ -23,9 +23,6 @@ from services.auth.oauth.token import render
 from services.auth.parts import address_of, parts_of
 from services.auth.store.database import unix_now
 
-GRANT_TYPES = ("authorization_code", "refresh_token")
-
-AuthMethod = Literal["none", "client_secret_basic", "client_secret_post"]
 PUBLIC: AuthMethod = "none"
 Name = Annotated[str, StringConstraints(max_length=200, strip_whitespace=True)]
 

@@ -10,9 +10,8 @@ from joserfc.jwk import KeySet
 
 from libs.common.tokens import ACCESS_TYPE, ALGORITHM
 from services.auth.audit import auth_event
-from services.auth.domain import Grant, UnknownGrant
+from services.auth.domain import AUTH_METHODS, Grant, UnknownGrant
 from services.auth.keys import hash_of
-from services.auth.oauth.code_grant import CLIENT_METHODS
 from services.auth.oauth.server import OAuthRequest, RegisteredClient
 
 
@@ -27,7 +26,7 @@ class RevocableToken:
 
 
 class Revocation(RevocationEndpoint):  # type: ignore[misc]
-    CLIENT_AUTH_METHODS = CLIENT_METHODS
+    CLIENT_AUTH_METHODS = AUTH_METHODS
 
     def check_params(self, request: OAuthRequest, client: RegisteredClient) -> None:
         """Only the token matters; a hint of a kind unknown to us is ignored (RFC 7009, section 2.1)."""

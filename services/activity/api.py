@@ -32,9 +32,9 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 def call_filter(
     member: Member,
     *,
-    user: Text = "",
-    server: Text = "",
-    tool: Text = "",
+    user: Annotated[Text, Query(description="an id, or a part of an e-mail address in any case")] = "",
+    server: Annotated[Text, Query(description="a part of the slug in any case")] = "",
+    tool: Annotated[Text, Query(description="a part of the name in any case")] = "",
     status: Status | Literal[""] = "",
     method: Text = "",
     methods: Methods = "calls",

@@ -45,6 +45,7 @@ async def show_calls(
         filter=filter_,
         narrowed=bool(asked),
         everyone=not visible_to(member),
+        refresh=_url({**asked, "after": str(after)} if after else asked),
         newest=_url(asked) if after else None,
         older=_url({**asked, "after": page.next}) if page.next else None,
         statuses=[status for status in STATUSES if status != "admitted"],

@@ -58,9 +58,9 @@ class CallFilter:
     """
 
     owner: str = ""  # only calls of the user with this id, whatever `user` says
-    user: str = ""  # id or e-mail address
-    server: str = ""
-    tool: str = ""
+    user: str = ""  # an id, or a part of an e-mail address in any case
+    server: str = ""  # a part of the slug in any case
+    tool: str = ""  # a part of the name in any case
     status: str = ""
     method: str = ""
     methods: Methods = "calls"

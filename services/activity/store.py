@@ -182,7 +182,7 @@ def _cut(column: Field[Any], excerpt: int) -> str:
 
 def _conditions(filter_: CallFilter) -> Where:
     where = Where()
-    for name, condition in _EQUAL.items():
+    for name, condition in _MATCHES.items():
         if value := getattr(filter_, name):
             where = where.and_(condition, **{name: value})
     if filter_.since:
@@ -194,11 +194,12 @@ def _conditions(filter_: CallFilter) -> Where:
     return where
 
 
-_EQUAL = {
+# What a person may type in part and in any case is looked for inside the text; ids are compared as a whole.
+_MATCHES = {
     "owner": "`user` = {owner:String}",
-    "user": "(`user` = {user:String} OR lowerUTF8(email) = lowerUTF8({user:String}))",
-    "server": "server = {server:String}",
-    "tool": "tool = {tool:String}",
+    "user": "(`user` = {user:String} OR positionCaseInsensitiveUTF8(email, {user:String}) > 0)",
+    "server": "positionCaseInsensitiveUTF8(server, {server:String}) > 0",
+    "tool": "positionCaseInsensitiveUTF8(tool, {tool:String}) > 0",
     "status": "status = {status:String}",
     "method": "method = {method:String}",
 }

@@ -27,6 +27,13 @@ def tone(status: str) -> Tone:
     return _TONES.get(status, "")
 
 
+def verdict(status: str, revision: int) -> Literal["", "allowed", "refused"]:
+    """What was decided about a call that ended in `status`; empty if nothing was (revision 0)."""
+    if status == "denied":
+        return "refused"
+    return "allowed" if revision else ""
+
+
 def ago(time: str, today: datetime | None = None) -> str:
     """How long ago `time` (ISO 8601) was; a date when that is more than a week."""
     moment = datetime.fromisoformat(time)
@@ -96,6 +103,7 @@ def indented(text: str) -> str:
 
 FILTERS = {
     "tone": tone,
+    "verdict": verdict,
     "ago": ago,
     "exact": exact,
     "latency": latency,

@@ -132,6 +132,8 @@ class Passage:
             await self._forward(self._decide())
         except _Refused as error:
             refusal = error.refusal
+            if error.reason != self._record.reason:
+                self._record.rule = ""  # not the group's rule refused it, but what came after
             self._finish("denied", error.reason, refusal.message, refusal.status)
             await self._refuse(refusal, error.id)
 

@@ -38,12 +38,13 @@ def snippets(name: str, url: str) -> list[Snippet]:
             "Claude Code",
             "a terminal",
             f"claude mcp add --transport http {name} {url}",
-            "Then /mcp in Claude Code, and Authenticate.",
+            f"Then sign in: claude mcp login {name}, or inside Claude Code /mcp and Authenticate.",
         ),
         Snippet(
             "Codex",
             "a terminal",
-            f"codex mcp add {name} --url {url}\ncodex mcp login {name}",
+            f"codex mcp add {name} --url {url}",
+            f"It opens the browser for signing in; if that was cancelled: codex mcp login {name}. "
             f'The same by hand: [mcp_servers.{name}] with url = "{url}" in ~/.codex/config.toml.',
         ),
     ]

@@ -179,6 +179,16 @@ async def _detail(
         groups=await to_thread(work.store.groups),
         snippets=clients.snippets(slug, url),
         fields=entered or ServerForm.of(server),
+        lacks_credential=_lacks_credential(request, server),
+    )
+
+
+def _lacks_credential(request: Request, server: Server) -> bool:
+    """Whether it needs a credential and the control log knows of none, of anybody, for its present URL."""
+    credentials = request.app.state.follower.tables.credentials.values()
+    entry = server.entry()
+    return server.definition.auth == "api_key" and not any(
+        credential.slug == server.slug and credential.is_for(entry) for credential in credentials
     )
 
 

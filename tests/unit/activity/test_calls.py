@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from libs.common.clock import iso
-from libs.common.records import AdminEvent, AnyRecord, AuthEvent, CallRecord, table_of
+from libs.common.records import AdminEvent, AnyRecord, AuthEvent, CallRecord, Status, table_of
 from services.activity.app import create_app
 from services.activity.settings import ActivitySettings
 from tests.conftest import eventually
@@ -139,6 +139,36 @@ async def test_filters_narrow_the_list(console: Console) -> None:
     assert await console.ids(server="files", tool="add") == []
 
 
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"user": "BOB"}, ["bob-2"]),
+        ({"user": "@example"}, ["bob-2", "ada-1"]),
+        ({"user": "bo%"}, []),
+        ({"server": "EMO"}, ["ada-1"]),
+        ({"server": "d_mo"}, []),
+        ({"tool": "Word"}, ["bob-2"]),
+        ({"tool": "ÜBER"}, ["bob-2"]),
+    ],
+)
+async def test_user_server_and_tool_are_found_by_a_part_in_any_case(
+    console: Console, query: dict[str, str], found: list[str]
+) -> None:
+    await console.record(of("ada", 1), of("bob", 2, server="files", tool="count_words_über"))
+    assert await console.ids(**query) == found
+
+
+async def test_a_user_id_is_found_as_a_whole_only(console: Console) -> None:
+    await console.record(of("ada", 1, user="01k7abc", email="ada@example.com"))
+    assert await console.ids(user="01k7abc") == ["ada-1"]
+    assert await console.ids(user="01k7") == []
+
+
+async def test_a_part_of_anothers_address_shows_a_member_nothing(console: Console) -> None:
+    await console.record(of("ada", 1), of("bob", 2))
+    assert await console.ids("ada", user="example") == ["ada-1"]
+
+
 async def test_time_range_includes_its_start_and_not_its_end(console: Console) -> None:
     await console.record(of("ada", 1), of("ada", 2), of("ada", 3))
     second, third = (iso(NOON + timedelta(seconds=seq)) for seq in (2, 3))
@@ -258,8 +288,35 @@ async def test_the_page_shows_calls_and_opens_to_input_output_and_decision(conso
     assert "1.23 s" in page
     denied = page[page.index('id="call-ada-1"') :]
     assert '<span class="tag warn" title="tool_denied">denied</span>' in denied
-    assert "revision 42" in denied
-    assert "group.default" in denied
+    assert "refused by group.default at revision 42, tool_denied" in text(denied)
+
+
+def text(page: str) -> str:
+    """What a reader sees of `page`."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page))
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [("ok", "allowed"), ("error", "allowed"), ("failed", "upstream_timeout")]
+)
+async def test_why_a_call_was_allowed_does_not_read_as_why_it_failed(
+    console: Console, status: Status, reason: str
+) -> None:
+    await console.record(of("ada", 1, status=status, reason=reason, rule="group.default", revision=42))
+    for path in ("/activity", "/activity/ada-1"):
+        page = await console.page(path)
+        assert "Decision allowed by group.default at revision 42" in text(page)
+        assert ("<dt>Reason</dt>" in page) == (reason != "allowed")
+        assert 'title="allowed"' not in page
+
+
+async def test_refresh_leads_to_what_is_shown(console: Console) -> None:
+    await console.record(*calls(1, 40))
+    assert 'href="/activity">Refresh</a>' in await console.page()
+    path = "/activity?tool=add&after=" + quote((await console.api("/calls")).json()["next"])
+    link = re.search(r'href="([^"]+)">Refresh</a>', await console.page(path))
+    assert link
+    assert httpx2.URL(link[1].replace("&amp;", "&")).params == httpx2.URL(path).params
 
 
 async def test_the_filter_is_in_the_url_and_in_the_form(console: Console) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from libs.common.clock import iso
-from services.activity.views import ago, cut, exact, indented, latency, size, tone
+from services.activity.views import ago, cut, exact, indented, latency, size, tone, verdict
 
 NOW = datetime(2026, 11, 3, 12, 0, tzinfo=UTC)
 
@@ -53,6 +53,14 @@ def test_bad_outcomes_look_bad() -> None:
         "denied": "warn",
         "cancelled": "",
     }
+
+
+@pytest.mark.parametrize(
+    ("status", "revision", "said"),
+    [("denied", 7, "refused"), ("denied", 0, "refused"), ("error", 7, "allowed"), ("cancelled", 0, "")],
+)
+def test_verdict(status: str, revision: int, said: str) -> None:
+    assert verdict(status, revision) == said
 
 
 VALUES = [

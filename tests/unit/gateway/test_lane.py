@@ -281,6 +281,8 @@ async def test_one_person_cannot_take_all_the_places(house: House) -> None:
     assert (await house.call(bearer=token("bob"))).status_code == 200, "others are not affected"
     for call in calls:
         call.cancel()
+    (record,) = [record for record in house.records() if record["reason"] == "too_many_calls"]
+    assert (record["status"], record["rule"]) == ("denied", "")
 
 
 async def test_a_call_is_decided_again_before_its_first_byte_is_sent(

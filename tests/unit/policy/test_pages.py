@@ -1,13 +1,18 @@
 """The pages: what an administrator sees and what the forms do."""
 
 import re
+from functools import partial
 from html import unescape
+from typing import get_args
 
 import httpx2
 import pytest
 
-from libs.common.control.entries import Replica
-from tests.conftest import free_port
+from libs.common.control.entries import ORGANIZATION, CredentialVersion, Replica, origin_of
+from libs.common.control.tables import Tables
+from libs.common.web.notices import Mood
+from services.policy.clients import snippets
+from tests.conftest import eventually, free_port
 from tests.unit.conftest import SignIn
 from tests.unit.policy.conftest import Policy, StartUpstream
 
@@ -51,9 +56,35 @@ async def test_adding_a_server_reads_its_tools_and_shows_them(
 
 async def test_a_server_that_does_not_tell_its_tools_is_added_all_the_same(policy: Policy) -> None:
     url = f"http://127.0.0.1:{free_port()}/mcp"
-    text = await _follow(policy, await policy.browser.post("/servers", data=WIKI | {"url": url}))
-    assert "Wiki is added" in text
-    assert "Its tools could not be read" in text
+    answer = await policy.browser.post("/servers", data=WIKI | {"url": url})
+    page = await policy.browser.get(answer.headers["location"])
+    assert "Wiki is added" in _notice(page)
+    assert "Its tools could not be read" in _notice(page)
+    assert '<p class="notice warn"' in page.text
+
+
+async def test_every_mood_of_a_notice_has_its_colours(policy: Policy) -> None:
+    style = (await policy.browser.get("/servers")).text
+    for mood in get_args(Mood):
+        assert re.search(rf"\.notice\.{mood} {{ background: var\(--{mood}-soft\)", style)
+
+
+def _knows_origin(tables: Tables, origin: str) -> bool:
+    return [credential.origin for credential in tables.credentials.values()] == [origin]
+
+
+async def test_the_page_says_where_to_store_a_credential_that_is_missing(policy: Policy) -> None:
+    await policy.add("wiki", auth="api_key")
+    await policy.add("open")
+    missing = "No credential is stored for Wiki yet"
+    page = await policy.browser.get("/servers/wiki")
+    assert f'{missing}: <a href="/credentials">store it</a>' in page.text
+    assert "No credential" not in _text(await policy.browser.get("/servers/open"))
+    tables = policy.app.state.follower.tables
+    for origin, told in (("https://elsewhere.example.com:443", True), (origin_of(WIKI["url"]), False)):
+        await policy.control.put(CredentialVersion(version=1, slug="wiki", user=ORGANIZATION, origin=origin))
+        await eventually(partial(_knows_origin, tables, origin))
+        assert (missing in _text(await policy.browser.get("/servers/wiki"))) == told
 
 
 async def test_what_was_typed_comes_back_with_the_problem(policy: Policy) -> None:
@@ -172,6 +203,21 @@ async def test_the_page_shows_how_to_connect(policy: Policy, client: str) -> Non
     text = _text(await policy.browser.get("/servers/wiki"))
     assert client in text
     assert "claude mcp add --transport http wiki http://127.0.0.1:8080/mcp/wiki" in text
+    assert "claude mcp login wiki" in text
+
+
+def test_codex_signs_in_when_the_server_is_added() -> None:
+    codex = next(
+        found for found in snippets("wiki", "https://gate.example/mcp/wiki") if found.client == "Codex"
+    )
+    assert codex.text == "codex mcp add wiki --url https://gate.example/mcp/wiki"
+    assert "if that was cancelled: codex mcp login wiki" in codex.then
+
+
+async def test_the_slugs_rule_is_told_by_its_field(policy: Policy) -> None:
+    field = re.search(r'<input name="slug"[^>]*>', (await policy.browser.get("/servers")).text)
+    assert field
+    assert 'title="Lower-case letters, digits and hyphens' in field[0]
 
 
 async def test_a_form_sent_by_another_site_is_refused(policy: Policy) -> None:

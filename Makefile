@@ -10,6 +10,13 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# pip's hundreds of lines as one that counts; its errors come by standard error, and its exit status counts.
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
+COUNT = awk -v total="$$(grep -c '^[a-z0-9].*==' $(1))" -v tty="$$(test -t 1 && echo 1)" ' \
+	/^Collecting / {n++; if (tty) printf "\r  %d of about %d packages", n, total; \
+	                else if (n % 25 == 0) print "  " n " of about " total " packages"; fflush()} \
+	/^Installing collected/ {printf "%s  unpacking them\n", tty ? "\n" : ""; fflush()}'
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet
 
 .PHONY: help run install dev test lint fmt lock clean
@@ -18,7 +25,8 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-run: $(VENV)/run.stamp ## Set up what is missing, then run everything on port 8080 (PORT=, DATA=)
+run: $(VENV)/run.stamp ## Set up what is missing, then run everything (PORT=9000 and DATA=/srv/lockgate stand for --port and --data)
+	@echo "Starting on port $(PORT) with the data in $(DATA) (for others: make run PORT=9000 DATA=/srv/lockgate)"
 	@exec "$(BIN)/lockgate" up --data "$(DATA)" --port "$(PORT)" $(ARGS)
 
 install: $(VENV)/run.stamp ## Set up the environment in .venv, without running anything
@@ -56,12 +64,13 @@ $(VENV)/made.stamp:
 	@touch $@
 
 $(VENV)/run.stamp: $(VENV)/made.stamp requirements/run.lock pyproject.toml
-	@echo "Installing what requirements/run.lock names (about a minute the first time)"
-	@$(PIP) install --require-hashes --no-deps -r requirements/run.lock
+	@echo "Installing what requirements/run.lock names (about a minute)"
+	@$(PIP) install --require-hashes --no-deps -r requirements/run.lock | $(call COUNT,requirements/run.lock)
+	@echo "Installing Lockgate itself"
 	@$(PIP) install --quiet --no-index --no-build-isolation --no-deps -e .
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements/dev.lock
-	@echo "Installing what requirements/dev.lock names"
-	@$(PIP) install --require-hashes --no-deps -r requirements/dev.lock
+	@echo "Installing what requirements/dev.lock adds for tests and checks"
+	@$(PIP) install --require-hashes --no-deps -r requirements/dev.lock | $(call COUNT,requirements/dev.lock)
 	@touch $@

@@ -1,15 +1,19 @@
 """Settings shared by every service. One prefix, `LOCKGATE_`; a service's own fields carry its name."""
 
 import os
+import re
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LOCKGATE_"
+
+_SECRET_NAME = re.compile("key|password|secret|token")
 
 
 def _origin(value: str) -> str:
@@ -77,8 +81,27 @@ def load(cls: type[S], **overrides: object) -> S:
     try:
         return cls(**overrides)  # type: ignore[arg-type]  # checked by pydantic itself
     except ValidationError as error:
-        lines = [f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
-        raise BadSettings("\n".join(lines)) from None
+        raise BadSettings("\n".join(_in_words(cls, wrong) for wrong in error.errors())) from None
+
+
+def _in_words(cls: type[Settings], wrong: ErrorDetails) -> str:
+    """One of pydantic's errors as `LOCKGATE_NAME: 'value' - what is wrong`; a secret's value stays out."""
+    name = "_".join(map(str, wrong["loc"]))
+    reason = wrong["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
+    reason = reason[:1].lower() + reason[1:]
+    shown = f"{wrong['input']!r} - " if _may_be_shown(cls, name, wrong["input"]) else ""
+    return f"{PREFIX}{name.upper()}: {shown}{reason}"
+
+
+def _may_be_shown(cls: type[Settings], name: str, value: object) -> bool:
+    """Whether a wrong value helps and tells no secret. A URL may hold one before the `@` or in the query."""
+    field = cls.model_fields.get(name)
+    if field is None or not isinstance(value, str | int | float) or _SECRET_NAME.search(name):
+        return False
+    if SecretStr in (field.annotation, *get_args(field.annotation)):
+        return False
+    is_url = "url" in name or "://" in str(value)
+    return not (is_url and set("@?") & set(str(value)))
 
 
 def unknown_variables(*classes: type[Settings]) -> list[str]:

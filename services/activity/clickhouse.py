@@ -20,6 +20,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from libs.common.errors import LockgateError, Unavailable
+from libs.common.lifecycle import cancel
 from services.activity.migrate import migrate, retain
 from services.activity.settings import ActivitySettings
 
@@ -119,10 +120,7 @@ class ClickHouse:
             self._preparing = asyncio.create_task(self._prepare_later(), name="clickhouse-prepare")
 
     async def stop(self) -> None:
-        if self._preparing:
-            self._preparing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._preparing
+        await cancel(self._preparing)
         await asyncio.to_thread(self._writer.close)
         await asyncio.to_thread(self._readers.close)
         if self._guard is not None:

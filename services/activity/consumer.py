@@ -1,7 +1,6 @@
 """From the stream ACTIVITY into ClickHouse: takes batches, lands them, purges what has landed."""
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -10,6 +9,7 @@ from nats.aio.msg import Msg
 
 from libs.common.clock import elapsed
 from libs.common.errors import LockgateError
+from libs.common.lifecycle import cancel
 from services.activity.feed import BATCH_MESSAGES, BUS_ERRORS, Feed
 from services.activity.ingest import Ingest
 from services.activity.lines import Message, NotOurs, parse
@@ -38,10 +38,7 @@ class Consumer:
 
     async def stop(self) -> None:
         """Stop where it is. What is not in ClickHouse stays in the stream."""
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await cancel(self._task)
 
     async def _run(self) -> None:
         while True:

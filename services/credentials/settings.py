@@ -1,11 +1,29 @@
 """Settings of the credentials service."""
 
+import base64
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from libs.common.settings import Settings
 from libs.common.sql import sqlite_url
+
+KEY_SIZE = 32  # bytes of the master key
+
+
+def _master_key(value: SecretStr | None) -> SecretStr | None:
+    if not value:  # an empty variable is as good as none
+        return value
+    try:
+        octets = base64.b64decode(value.get_secret_value().strip(), validate=True)
+    except ValueError:
+        raise ValueError("must be Base64 (openssl rand -base64 32 makes a key)") from None
+    if len(octets) != KEY_SIZE:
+        raise ValueError(
+            f"has {len(octets)} bytes; it must have {KEY_SIZE} (openssl rand -base64 32 makes a key)"
+        )
+    return value
 
 
 class CredentialsSettings(Settings):
@@ -14,7 +32,7 @@ class CredentialsSettings(Settings):
     credentials_database_url: str | None = Field(
         None, description="SQLAlchemy URL of the vault's database; SQLite in the data directory by default."
     )
-    credentials_master_key: SecretStr | None = Field(
+    credentials_master_key: Annotated[SecretStr | None, AfterValidator(_master_key)] = Field(
         None, description="The master key of the vault: 32 random bytes in Base64."
     )
     credentials_master_key_file: Path | None = Field(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import structlog
 
+from libs.common.lifecycle import cancel
 from services.embedded.datadir import holder, lock_file
 
 log = structlog.get_logger(__name__)
@@ -78,11 +79,11 @@ class Child:
 
     async def stop(self) -> None:
         """End it, politely first."""
-        if self._watch:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
-        await self._end()
+        try:
+            await cancel(self._watch)
+            self._report_failed_watch()
+        finally:
+            await self._end()
 
     def kill(self) -> None:
         """End it at once, without waiting."""
@@ -140,6 +141,11 @@ class Child:
                 log.error("child_not_restarted", child=self._program.name, error=str(error))
                 await self._end()
 
+    def _report_failed_watch(self) -> None:
+        watch = self._watch
+        if watch and not watch.cancelled() and (error := watch.exception()):
+            log.error("child_watch_failed", child=self._program.name, exc_info=error)
+
     async def _end(self) -> None:
         process = self._process
         if process is None or process.returncode is not None:
@@ -148,7 +154,8 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), STOP_WITHIN)
+                async with asyncio.timeout(STOP_WITHIN):
+                    await process.wait()
                 return
 
 

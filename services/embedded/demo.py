@@ -30,7 +30,8 @@ async def server(directory: DataDirectory) -> Demo:
 
     async def ready() -> bool:
         try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(HOST, port), 1)
+            async with asyncio.timeout(1):
+                _, writer = await asyncio.open_connection(HOST, port)
         except (OSError, TimeoutError):
             return False
         writer.close()

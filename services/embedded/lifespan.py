@@ -12,6 +12,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Scope
 
 from libs.common.errors import LockgateError
+from libs.common.settings import BadSettings
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +29,10 @@ class StartupFailed(Exception):
 
 
 class Lifespan:
-    """The life of the app that `create` makes, in a task of its own, as the protocol expects it."""
+    """The life of the app that `create` makes, in a task of its own, as the protocol expects it.
+
+    Raises `StartupFailed` when there is no app to be had, or `BadSettings` as it is.
+    """
 
     def __init__(self, name: str, create: Callable[[], ASGIApp]) -> None:
         self.name = name
@@ -37,11 +41,13 @@ class Lifespan:
         self._task: asyncio.Task[None] | None = None
         try:
             self.app = create()
+        except BadSettings:  # says itself which variable is wrong
+            raise
         except Exception as error:
             raise self._failed(error) from error
 
     async def start(self) -> None:
-        """Return once the app says that it has started. Raises `StartupFailed`."""
+        """Return once the app says that it has started. Raises `StartupFailed`, or `BadSettings` as it is."""
         scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}}
         self._task = asyncio.create_task(self._live(scope), name=f"lifespan-{self.name}")
         try:
@@ -51,6 +57,8 @@ class Lifespan:
             raise
         if answer["type"] != "lifespan.startup.complete":
             cause = await self._cause()
+            if isinstance(cause, BadSettings):
+                raise cause
             raise self._failed(cause or str(answer["message"])) from cause
 
     async def stop(self) -> None:

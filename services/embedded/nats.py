@@ -130,7 +130,8 @@ async def _greets(known: Connection) -> bool:
                 greeting = await reader.readline()
             finally:
                 writer.close()
-    except (OSError, TimeoutError):
+        verb, _, info = greeting.partition(b" ")
+        facts = json.loads(info) if verb == b"INFO" else None
+    except (OSError, TimeoutError, ValueError):  # ValueError: cut off, or not the protocol at all
         return False
-    verb, _, facts = greeting.partition(b" ")
-    return verb == b"INFO" and json.loads(facts).get("server_name") == known.server_name
+    return isinstance(facts, dict) and facts.get("server_name") == known.server_name

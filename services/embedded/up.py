@@ -47,8 +47,8 @@ class Embedded:
         interrupts.install()
         options = self._options
         with (
+            contextlib.closing(listen(options.host, options.port)) as listener,  # first: it leaves no traces
             DataDirectory(options.data) as directory,
-            contextlib.closing(listen(options.host, options.port)) as listener,
         ):
             async with AsyncExitStack() as stack:
                 place = await self._place(directory, listener)

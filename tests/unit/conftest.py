@@ -167,7 +167,7 @@ async def shipped(control: ControlLog) -> Shipped:
             state = (await control.bus.js.stream_info(RECORDS)).state
         except NotFoundError:  # no service has started yet
             return []
-        for sequence in range(state.first_seq, state.last_seq + 1):
+        for sequence in range(max(1, state.first_seq), state.last_seq + 1):
             message = await control.bus.js.get_msg(RECORDS, sequence)
             assert message.subject and message.subject.startswith(SUBJECTS.removesuffix(">"))
             if message.subject.split(".")[1] == table:

@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from libs.common.control.entries import ORGANIZATION, CredentialVersion
-from libs.common.settings import BadSettings
+from libs.common.settings import BadSettings, load
 from libs.common.sql import open_database, sqlite_url
 from services.credentials.app import MIGRATIONS, create_app
 from services.credentials.settings import CredentialsSettings
@@ -36,7 +36,7 @@ def test_without_a_master_key_it_refuses_to_start_and_says_how_to_make_one(tmp_p
 @pytest.mark.parametrize("value", ["", "not base64!", base64.b64encode(b"short").decode(), "ä"])
 def test_a_malformed_master_key_is_named_and_not_shown(tmp_path: Path, value: str) -> None:
     with pytest.raises(BadSettings, match="LOCKGATE_CREDENTIALS_MASTER_KEY") as bad:
-        create_app(_settings(tmp_path, credentials_master_key=value))
+        create_app(load(CredentialsSettings, data_dir=tmp_path / "data", credentials_master_key=value))
     assert not value or value not in str(bad.value)
 
 

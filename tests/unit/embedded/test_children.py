@@ -81,6 +81,29 @@ async def test_a_child_that_ignores_the_polite_signal_is_killed(
     assert pid and not alive(pid)
 
 
+async def test_a_child_is_ended_even_if_its_supervision_failed(tmp_path: Path) -> None:
+    program = sleeper(tmp_path)
+    starts = 0
+
+    async def ready() -> bool:
+        nonlocal starts
+        starts += 1
+        if starts > 1:
+            raise RuntimeError("a mistake in the probe")
+        return True
+
+    child = Child(Program("sleeper", program.command, tmp_path, ready))
+    await child.start()
+    first = child.pid
+    assert first
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: starts > 1)
+    second = child.pid
+    assert second and alive(second)
+    await child.stop()
+    assert not alive(second)
+
+
 async def test_a_child_that_ends_at_once_fails_the_start_with_its_last_words(tmp_path: Path) -> None:
     async def never() -> bool:
         return False

@@ -68,6 +68,33 @@ def test_up_reports_every_bad_setting_at_once(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_up_reports_a_bad_master_key_before_anything_starts_and_does_not_show_it(tmp_path: Path) -> None:
+    ended = lockgate(
+        *("up", "--data", tmp_path / "data", "--port", 0),
+        LOCKGATE_CREDENTIALS_MASTER_KEY="abc",
+        LOCKGATE_LEASE="soon",
+    )
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.splitlines() == [
+        "lockgate: these settings are wrong:",
+        "LOCKGATE_LEASE: 'soon' - input should be a valid number",
+        "LOCKGATE_CREDENTIALS_MASTER_KEY: must be Base64 (openssl rand -base64 32 makes a key)",
+    ]
+
+
+def test_bad_settings_that_only_the_service_can_know_are_shown_without_a_traceback(tmp_path: Path) -> None:
+    ended = lockgate(
+        *("up", "--data", tmp_path / "data", "--port", 0, "--no-demo"),
+        LOCKGATE_CREDENTIALS_MASTER_KEY_FILE=str(tmp_path / "nowhere"),
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(
+        "lockgate: these settings are wrong:\nLOCKGATE_CREDENTIALS_MASTER_KEY_FILE: "
+    )
+    assert "Traceback" not in ended.stderr
+
+
 def test_serve_reports_every_bad_setting_at_once(tmp_path: Path) -> None:
     ended = lockgate("serve", "gateway", LOCKGATE_DATA_DIR=str(tmp_path), LOCKGATE_LEASE="soon")
     assert ended.returncode == 2

@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from libs.common.errors import Unavailable
+from libs.common.settings import BadSettings
 from services.embedded import lifespan
 from services.embedded.lifespan import Lifespan, StartupFailed
 
@@ -63,6 +64,23 @@ async def test_a_factory_that_raises_is_a_failed_start() -> None:
 
     with pytest.raises(StartupFailed, match=r"^auth could not start: ValueError: bad database$"):
         Lifespan("auth", create)
+
+
+@pytest.mark.parametrize("when", ["made", "started"])
+async def test_bad_settings_found_by_the_app_stay_what_they_are(
+    when: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = BadSettings("LOCKGATE_X: is wrong")
+
+    def create() -> Starlette:
+        if when == "made":
+            raise bad
+        return app_that([], at_start=bad)
+
+    with pytest.raises(BadSettings) as raised:
+        await Lifespan("auth", create).start()
+    assert raised.value is bad
+    assert "startup_failed" not in "".join(capsys.readouterr())
 
 
 async def test_an_app_that_ends_without_an_answer_has_not_started() -> None:

@@ -1,5 +1,6 @@
 """The nats-server child of a data directory."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -48,8 +49,13 @@ async def test_it_serves_jetstream_and_messages_of_eight_megabytes(child: Child,
 
 
 async def test_it_refuses_whoever_does_not_know_the_password(child: Child, known: Connection) -> None:
-    with pytest.raises(nats.errors.Error, match=r"(?i)authorization"):
-        await connect(known, password="guess", allow_reconnect=False)
+    client = Client()
+    try:
+        with pytest.raises(nats.errors.Error, match=r"(?i)authorization"):
+            await client.connect(known.url, user=known.user, password="guess", allow_reconnect=False)
+    finally:  # a failed connect leaves its transport open
+        await client.close()
+        await asyncio.sleep(0)  # uvloop frees the socket a turn after it is closed
 
 
 async def test_it_listens_on_loopback_only(child: Child, known: Connection) -> None:
@@ -108,6 +114,20 @@ async def test_a_server_of_somebody_else_on_the_port_is_not_taken_for_ours(
     stranger = Connection(known.url, known.user, known.password, "lockgate-of-somebody-else")
     assert await embedded._greets(known)
     assert not await embedded._greets(stranger)
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [b'INFO {"server_name":"lock', b"INFO []\r\n", b"INFO \xff\r\n", b"x" * 100_000],
+    ids=["cut off", "no object", "no text", "no end of line"],
+)
+async def test_a_greeting_that_cannot_be_read_is_no_answer(known: Connection, greeting: bytes) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", known.port):
+        assert not await embedded._greets(known)
 
 
 async def test_configuration_is_private_and_safe_in_a_path_with_spaces_and_quotes(tmp_path: Path) -> None:

@@ -6,9 +6,8 @@ import secrets
 from pathlib import Path
 
 from libs.common.settings import PREFIX, BadSettings
-from services.credentials.settings import CredentialsSettings
+from services.credentials.settings import KEY_SIZE, CredentialsSettings
 
-KEY_SIZE = 32  # bytes
 FILE_NAME = "master.key"
 
 _DIRECT = f"{PREFIX}CREDENTIALS_MASTER_KEY"

@@ -34,14 +34,13 @@ def postgres() -> Iterator[str]:
     if POSTGRES is None:
         pytest.skip("there is no PostgreSQL on this machine")
     directory, port = Path(tempfile.mkdtemp(prefix="lockgate-postgres-")), free_port()
-    as_nobody: list[str] = []
-    if os.getuid() == 0:  # it does not run as root
-        shutil.chown(directory, "nobody")
-        as_nobody = ["runuser", "-u", "nobody", "--"]
+    user = "nobody" if os.getuid() == 0 else None  # it does not run as root
+    if user:
+        shutil.chown(directory, user)
 
     def run(program: str, *arguments: str) -> None:
-        command = [*as_nobody, str(POSTGRES / program), "-D", str(directory / "data"), *arguments]
-        subprocess.run(command, check=True, capture_output=True, cwd="/", timeout=60)
+        command = [str(POSTGRES / program), "-D", str(directory / "data"), *arguments]
+        subprocess.run(command, check=True, capture_output=True, cwd="/", timeout=60, user=user)
 
     try:
         run("initdb", "-A", "trust", "-U", "lockgate", "--no-sync")

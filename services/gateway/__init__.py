@@ -13,7 +13,9 @@
     sse.py          server-sent events, cut from a stream (pure)
     capture.py      what the record keeps of an answer (pure)
     relay.py        the answer on its way to the caller
-    upstream.py     HTTP/1.1 client on asyncio.Protocol and httptools
+    redaction.py    keeps an injected credential from coming back (pure)
+    connection.py   one HTTP/1.1 connection, on asyncio.Protocol and httptools
+    upstream.py     the client: exchanges and pools
     metadata.py     how a client finds its way in (pure)
     credentials.py  service credentials, opened in memory
     asgi.py         the ASGI interface, as far as the lane uses it

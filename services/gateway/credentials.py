@@ -15,7 +15,7 @@ from libs.common.requests import (
     credential_context,
 )
 from libs.common.sealed import NotForUs, Opener
-from services.gateway.upstream import Header
+from services.gateway.connection import Header
 
 log = structlog.get_logger(__name__)
 

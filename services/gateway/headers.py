@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from services.gateway.upstream import Header
+from services.gateway.connection import Header
 
 # RFC 9110, section 7.6.1, and what older proxies treat likewise.
 _HOP_BY_HOP = {

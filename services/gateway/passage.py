@@ -20,6 +20,7 @@ from libs.common.tokens import Claims, InvalidToken
 from services.gateway import headers, refusals
 from services.gateway.asgi import Receive, Scope, Send
 from services.gateway.capture import Capture, Outcome, Payload
+from services.gateway.connection import Header, UpstreamFailed
 from services.gateway.credentials import Wallet
 from services.gateway.doorway import Doorway
 from services.gateway.envelope import Envelope, Malformed, check_headers, is_simple, parse
@@ -31,16 +32,7 @@ from services.gateway.relay import Relay, check_answer, is_event_stream
 from services.gateway.running import Flight, Running, TooMany
 from services.gateway.sessions import Sessions, fingerprint
 from services.gateway.settings import GatewaySettings
-from services.gateway.upstream import (
-    Exchange,
-    Header,
-    Pools,
-    Response,
-    Target,
-    UpstreamFailed,
-    request_head,
-    target_of,
-)
+from services.gateway.upstream import Exchange, Pools, Response, Target, request_head, target_of
 
 METHODS = {"POST", "GET", "DELETE"}
 # Refusals of these reasons mean that the token itself no longer holds: the answer is 401, not a verdict.

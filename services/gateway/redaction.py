@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterable
 
-from services.gateway.upstream import Header
+from services.gateway.connection import Header
 
 SHORTEST = 6  # shorter words occur by accident
 

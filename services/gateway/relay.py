@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from services.gateway.asgi import Send
 from services.gateway.capture import Capture
+from services.gateway.connection import Header, UpstreamFailed
 from services.gateway.sse import Splitter, TooLong, data_of, with_data
-from services.gateway.upstream import Header, Response, UpstreamFailed
+from services.gateway.upstream import Response
 
 # A JSON-RPC message -> the same without what the caller may not see; the same object if nothing changes.
 Filter = Callable[[bytes], bytes]

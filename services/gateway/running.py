@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from libs.common.tokens import Claims
+from services.gateway.connection import UpstreamFailed
 from services.gateway.ladder import Call, Decision
-from services.gateway.upstream import Exchange, UpstreamFailed
+from services.gateway.upstream import Exchange
 
 
 @dataclass(slots=True, eq=False)

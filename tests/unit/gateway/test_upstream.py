@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from services.gateway.upstream import Exchange, Origin, Pool, UpstreamFailed
+from services.gateway.connection import UpstreamFailed
+from services.gateway.upstream import Exchange, Origin, Pool
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HEAD = b"POST / HTTP/1.1\r\nhost: x\r\n\r\n"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -129,6 +130,14 @@ async def test_a_member_cannot_reach_what_is_an_administrators(gate: Gate) -> No
     assert (await mia.browser._http.put(url, json=disabled, headers=headers)).status_code == 403
 
 
+def content(path: Path) -> bytes:
+    """What a file holds; nothing if it is a directory, or gone by now (segments and merged parts go)."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        return b""
+
+
 async def test_the_upstream_gets_the_key_and_never_the_token_and_the_caller_never_the_key(
     gate: Gate, recorder: Recorder
 ) -> None:
@@ -154,9 +163,7 @@ async def test_the_upstream_gets_the_key_and_never_the_token_and_the_caller_neve
 
     await gate.recorded(tool="whoami")
     assert gate.process
-    places = [path for path in gate.data.rglob("*") if path.is_file()]
-    leaks = [path.name for path in places if secret.encode() in path.read_bytes()]
-    assert not leaks
+    assert not [path.name for path in gate.data.rglob("*") if secret.encode() in content(path)]
     assert secret not in gate.process.output
     assert token not in gate.process.output
 

@@ -1,5 +1,7 @@
 """Service credentials, opened in memory: asked for once, dropped when the log names a new version."""
 
+from typing import NamedTuple
+
 import msgspec
 import structlog
 
@@ -16,8 +18,19 @@ from libs.common.requests import (
 )
 from libs.common.sealed import NotForUs, Opener
 from services.gateway.connection import Header
+from services.gateway.redaction import Redactor
 
 log = structlog.get_logger(__name__)
+
+
+class Opened(NamedTuple):
+    """A credential as a call needs it: what to add, and what to take out of the answer. Made once."""
+
+    headers: list[Header]
+    redactor: Redactor | None
+
+
+NONE = Opened([], None)
 
 
 class Wallet:
@@ -25,17 +38,17 @@ class Wallet:
 
     def __init__(self, bus: Bus, tables: Tables) -> None:
         self._bus, self._tables = bus, tables
-        self._opened: dict[str, tuple[int, list[Header]]] = {}
+        self._opened: dict[str, tuple[int, Opened]] = {}
 
-    def held(self, key: str) -> list[Header] | None:
-        """The headers to add for `key`; none for the empty key; None if they have to be asked for."""
+    def held(self, key: str) -> Opened | None:
+        """The credential for `key`; `NONE` for the empty key; None if it has to be asked for."""
         if not key:
-            return []
+            return NONE
         entry = self._tables.credentials.get(key)
-        version, headers = self._opened.get(key, (-1, []))
-        return headers if entry and version == entry.version else None
+        version, opened = self._opened.get(key, (-1, NONE))
+        return opened if entry and version == entry.version else None
 
-    async def open(self, key: str) -> list[Header]:
+    async def open(self, key: str) -> Opened:
         """Ask the credentials service. Raises `Unavailable` when it cannot be had now."""
         slug, _, user = key.partition(".")
         opener = Opener()
@@ -50,8 +63,9 @@ class Wallet:
             log.warning("credential_not_opened", key=key, error=repr(error))
             raise Unavailable("its credential cannot be had now") from error
         headers = [(n.lower().encode("ascii"), v.encode("latin-1")) for n, v in injection.headers.items()]
-        self._opened[key] = (sealed.version, headers)
-        return headers
+        opened = Opened(headers, Redactor(headers))
+        self._opened[key] = (sealed.version, opened)
+        return opened
 
     def forget(self, key: str, _: bytes | None, __: int) -> None:
         """A follower's callback: what the log changed is not held any longer."""

@@ -21,12 +21,11 @@ from services.gateway import headers, refusals
 from services.gateway.asgi import Receive, Scope, Send
 from services.gateway.capture import Capture, Outcome, Payload
 from services.gateway.connection import Header, UpstreamFailed
-from services.gateway.credentials import Wallet
+from services.gateway.credentials import Opened, Wallet
 from services.gateway.doorway import Doorway
 from services.gateway.envelope import Envelope, Malformed, check_headers, is_simple, parse
 from services.gateway.ladder import Call, Decision, may_use_tool
 from services.gateway.lists import Unfilterable, filter_tools, is_filtered
-from services.gateway.redaction import Redactor
 from services.gateway.refusals import Refusal
 from services.gateway.relay import Relay, check_answer, is_event_stream
 from services.gateway.running import Flight, Running, TooMany
@@ -250,7 +249,7 @@ class Passage:
             raise _Refused(self._refusal("session_foreign", "there is no such session", decision))
         return session
 
-    async def _credential(self, decision: Decision) -> list[Header]:
+    async def _credential(self, decision: Decision) -> Opened:
         held = self._shared.wallet.held(decision.credential)
         if held is not None:
             return held
@@ -269,12 +268,12 @@ class Passage:
             raise _Refused(self._refusal("journal_unavailable", error.detail, decision)) from error
 
     async def _exchange(
-        self, flight: Flight, decision: Decision, target: Target, session: bytes, credential: list[Header]
+        self, flight: Flight, decision: Decision, target: Target, session: bytes, credential: Opened
     ) -> None:
         server = decision.server
         assert server
         has_body = self._method == "POST"
-        passed = headers.upstream(self._given, credential, session, has_body=has_body)
+        passed = headers.upstream(self._given, credential.headers, session, has_body=has_body)
         response = await flight.exchange.run(
             request_head(self._method.encode(), target, passed, len(self._body) if has_body else None),
             self._body,
@@ -284,7 +283,8 @@ class Passage:
         )
         self._record.first_byte_us = self._elapsed_us()
         check_answer(response)
-        response.redact(Redactor(credential))
+        if credential.redactor:
+            response.redact(credential.redactor)
         await self._pass_on(response)
 
     async def _pass_on(self, response: Response) -> None:

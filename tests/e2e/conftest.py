@@ -18,13 +18,14 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import pytest
 from mcp import Client
-from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider, TokenStorage
+from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+from mcp.shared.auth import OAuthClientMetadata
 from pydantic import AnyUrl
 
 from services.embedded.dispatcher import owner_of
 from tests.conftest import await_port, free_port
+from tests.token_storage import Tokens
 
 LOCKGATE = Path(sys.executable).with_name("lockgate")
 START_WITHIN = 90.0  # seconds
@@ -124,26 +125,6 @@ class Browser:
 
     def _at(self, path: str) -> str:
         return path if path.startswith("http") else self.origin + path
-
-
-class Tokens(TokenStorage):
-    """What a client keeps between two starts."""
-
-    def __init__(self) -> None:
-        self.tokens: OAuthToken | None = None
-        self.client: OAuthClientInformationFull | None = None
-
-    async def get_tokens(self) -> OAuthToken | None:
-        return self.tokens
-
-    async def set_tokens(self, tokens: OAuthToken) -> None:
-        self.tokens = tokens
-
-    async def get_client_info(self) -> OAuthClientInformationFull | None:
-        return self.client
-
-    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        self.client = client_info
 
 
 @dataclass

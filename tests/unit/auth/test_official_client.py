@@ -4,12 +4,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
-from mcp.client.auth import OAuthClientProvider, TokenStorage
+from mcp.client.auth import OAuthClientProvider
 from mcp.shared.auth import (
     AuthorizationCodeResult,
-    OAuthClientInformationFull,
     OAuthClientMetadata,
-    OAuthToken,
 )
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,25 +15,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from libs.common.tokens import InvalidToken
+from tests.token_storage import Tokens
 from tests.unit.auth.house import ORIGIN, SERVER, Browser, House
-
-
-class Memory(TokenStorage):
-    def __init__(self) -> None:
-        self.tokens: OAuthToken | None = None
-        self.client: OAuthClientInformationFull | None = None
-
-    async def get_tokens(self) -> OAuthToken | None:
-        return self.tokens
-
-    async def set_tokens(self, tokens: OAuthToken) -> None:
-        self.tokens = tokens
-
-    async def get_client_info(self) -> OAuthClientInformationFull | None:
-        return self.client
-
-    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        self.client = client_info
 
 
 def with_protected_server(house: House) -> Starlette:
@@ -78,7 +59,7 @@ async def test_it_discovers_registers_signs_in_calls_and_refreshes(house: House,
         (code,), (state,), (iss,) = (answers[-1][name] for name in ("code", "state", "iss"))
         return AuthorizationCodeResult(code=code, state=state, iss=iss)
 
-    memory = Memory()
+    memory = Tokens()
     metadata: dict[str, Any] = {
         "client_name": "Official client",
         "redirect_uris": ["http://localhost:3030/callback"],

@@ -8,8 +8,8 @@ OPEN_CREDENTIAL = "credentials.open"
 class OpenCredential(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody asks for the credential `credential.<slug>.<user>`, sealed to their `public_key`.
 
-    `origin` (libs.common.control.entries.origin_of) is where they will send it, if they say so: a credential
-    for another origin is refused then, whatever the one that answers knows of the server.
+    `origin` (libs.common.control.entries.destination_of) is where they will send it, if they say so: a
+    credential for another is refused then, whatever the one that answers knows of the server.
     """
 
     slug: str
@@ -27,9 +27,10 @@ class SealedCredential(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Injection(msgspec.Struct, frozen=True, kw_only=True):
-    """What a credential adds to a request upstream: header names and values."""
+    """What a credential adds: headers to a request upstream, or variables to the environment of a process."""
 
-    headers: dict[str, str]
+    headers: dict[str, str] = {}
+    environment: dict[str, str] = {}
 
 
 def credential_context(slug: str, user: str, version: int) -> str:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, SecretStr
 from starlette.responses import JSONResponse, Response
 
-from libs.common.control.entries import ORGANIZATION, Server, origin_of
+from libs.common.control.entries import ORGANIZATION, Server, destination_of
 from libs.common.control.owner import Receipt
 from libs.common.errors import NotFound, Unavailable
 from libs.common.web.session import Administrator
@@ -102,7 +102,7 @@ async def list_credentials(
 @router.put("/{slug}/organization", **_answers(CredentialChanged))
 async def put_credential(admin: Administrator, slug: str, body: CredentialBody, work: Work) -> Response:
     secret = body.secret()
-    origin = origin_of((await require_server(work, slug)).url)
+    origin = destination_of(await require_server(work, slug))
     owner = Owner(slug, ORGANIZATION)
     write = partial(work.store.put, owner, secret, origin, admin.email)
     done = await work.changes.make(admin, "credential_stored", owner, write)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, Request
 from pydantic import BaseModel, SecretStr
 from starlette.responses import Response
 
-from libs.common.control.entries import ORGANIZATION, Server, origin_of
+from libs.common.control.entries import ORGANIZATION, Server, destination_of
 from libs.common.errors import Conflict, LockgateError
 from libs.common.web import notices
 from libs.common.web.frame import Pages
@@ -40,7 +40,7 @@ class CredentialForm(BaseModel):
 
     def origin_at(self, server: Server) -> str:
         """The origin that the key is for. Raises `Conflict` when `server` has moved since."""
-        if self.origin != origin_of(server.url):
+        if self.origin != destination_of(server):
             raise Conflict(
                 "The server's address has changed in the meantime. Look at it, then enter the key."
             )
@@ -120,7 +120,7 @@ async def _page(
 def _line(server: Server, credential: Credential | None, typed: CredentialForm | None) -> Line:
     usable = credential is not None and credential.entry().is_for(server)
     fields = typed or _fields(credential)
-    return Line(server, origin_of(server.url), credential, usable, fields, typed is not None)
+    return Line(server, destination_of(server), credential, usable, fields, typed is not None)
 
 
 def _fields(credential: Credential | None) -> CredentialForm:

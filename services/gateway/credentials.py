@@ -6,7 +6,7 @@ import msgspec
 import structlog
 
 from libs.common.bus import Bus
-from libs.common.control.entries import origin_of
+from libs.common.control.entries import destination_of
 from libs.common.control.tables import Tables
 from libs.common.errors import LockgateError, Unavailable
 from libs.common.requests import (
@@ -53,7 +53,7 @@ class Wallet:
         slug, _, user = key.partition(".")
         opener = Opener()
         server = self._tables.servers.get(slug)
-        origin = origin_of(server.url) if server else ""
+        origin = destination_of(server) if server else ""
         query = OpenCredential(slug=slug, user=user, public_key=opener.public_key, origin=origin)
         try:
             sealed = await self._bus.request(OPEN_CREDENTIAL, query, SealedCredential)

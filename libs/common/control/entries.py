@@ -4,6 +4,7 @@
 the log can tell which state of the database an entry stands for.
 """
 
+import hashlib
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -13,6 +14,8 @@ Access: TypeAlias = Literal["allow", "deny"]
 Role: TypeAlias = Literal["admin", "auditor", "member"]
 AuthType: TypeAlias = Literal["none", "api_key", "oauth"]
 Transport: TypeAlias = Literal["streamable_http", "sse", "stdio"]
+# Whose processes of a stdio server: everybody's, each user's, or each session's.
+Processes: TypeAlias = Literal["shared", "user", "session"]
 
 # The `<user>` of a credential that the whole organization uses.
 ORGANIZATION = "organization"
@@ -44,21 +47,33 @@ class Server(Entry, frozen=True, kw_only=True):
 
     slug: str
     name: str
-    url: str
+    url: str = ""  # empty for stdio
     transport: Transport = "streamable_http"
+    bridge: Literal["auto", "always"] = "auto"  # always: translate even where clients could adapt
     enabled: bool = True
     reason: str = ""
     auth: AuthType = "none"
     tools: list[str] = []
     connect_timeout: float = 5.0  # seconds to a connection
     response_timeout: float = 120.0  # seconds to the first byte of an answer
+    idle_timeout: float = 60.0  # seconds between bytes of an answer; event streams may be silent for ever
+    # Of stdio servers only:
+    command: list[str] = []  # the program and its arguments
+    environment: dict[str, str] = {}  # settings in plain text, never secrets
+    processes: Processes = "shared"
+    idle_stop: float = 600.0  # seconds after which a process that nobody uses is stopped
 
 
 class ServerAccess(msgspec.Struct, frozen=True, kw_only=True):
-    """What a group may use of one server: `default` for every tool that `tools` does not name."""
+    """What a group may use of one server: `default` for everything that is not named.
+
+    Resources are named by URI, or by the beginning of one with `*` behind it; the longest that fits counts.
+    """
 
     default: Access = "allow"
     tools: dict[str, Access] = {}
+    prompts: dict[str, Access] = {}
+    resources: dict[str, Access] = {}
 
 
 class Group(Entry, frozen=True, kw_only=True):
@@ -100,11 +115,11 @@ class CredentialVersion(Entry, frozen=True, kw_only=True):
 
     slug: str
     user: str
-    origin: str = ""  # as `origin_of` has it; empty is the origin of no server
+    origin: str = ""  # as `destination_of` has it; empty is that of no server
 
     def is_for(self, server: Server) -> bool:
         """Whether it may be sent to where `server` is now."""
-        return bool(self.origin) and self.origin == origin_of(server.url)
+        return bool(self.origin) and self.origin == destination_of(server)
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +166,14 @@ def key_of(entry: AnyEntry) -> str:
     """The key under which `entry` stands in the log."""
     kind = _KIND_OF[type(entry)]
     return ".".join([kind, *(getattr(entry, field) for field in _NAMED_BY.get(kind, ()))])
+
+
+def destination_of(server: Server) -> str:
+    """Where a credential for `server` goes: the origin of its URL, or, for stdio, a name for its command."""
+    if server.transport != "stdio":
+        return origin_of(server.url)
+    digest = hashlib.sha256(msgspec.json.encode(server.command)).hexdigest()
+    return f"stdio:{digest}" if server.command else ""
 
 
 _PORTS = {"http": 80, "https": 443}

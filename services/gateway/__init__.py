@@ -3,7 +3,8 @@
     app.py          wiring; sends `/mcp/{server}` to the lane and the rest to Starlette
     lane.py         the transparent lane: who may come in
     doorway.py      the token of a request
-    passage.py      one HTTP exchange, from its body to its record
+    passage.py      one HTTP exchange in it, from its body to its end
+    ticket.py       one request in any lane, from its decision to its record
     envelope.py     JSON-RPC envelope: just enough parsing to decide (pure)
     ladder.py       the decision, and every reason there is (pure)
     refusals.py     a refusal, and how it is sent

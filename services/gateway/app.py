@@ -24,10 +24,10 @@ from services.gateway.credentials import Wallet
 from services.gateway.doorway import Doorway
 from services.gateway.ladder import Call, Decision, decide
 from services.gateway.lane import Lane
-from services.gateway.passage import Shared
 from services.gateway.running import Running
 from services.gateway.sessions import Sessions
 from services.gateway.settings import GatewaySettings
+from services.gateway.ticket import Shared
 from services.gateway.upstream import Pools
 
 _SERVER_PATH = re.compile(r"/mcp/([a-z0-9][a-z0-9-]{0,62})")  # what is no slug gets an ordinary 404

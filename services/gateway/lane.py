@@ -3,8 +3,9 @@
 from services.gateway import refusals
 from services.gateway.asgi import Receive, Scope, Send, respond
 from services.gateway.doorway import NotAdmitted
-from services.gateway.passage import Gone, Passage, Shared
+from services.gateway.passage import Gone, Passage
 from services.gateway.refusals import Refusal
+from services.gateway.ticket import Caller, Shared
 
 _NOT_SIGNED_IN = b'{"error":"invalid_token","error_description":"Sign in: see WWW-Authenticate"}'
 _FOREIGN_ORIGIN = Refusal(
@@ -29,10 +30,10 @@ class Lane:
         address = str(client[0]) if client else ""
         try:
             claims = self._shared.doorway.admit(headers.get(b"authorization", b""), server, address)
-            passage = Passage(
-                self._shared, scope, receive, send, server=server, claims=claims, address=address
-            )
-            await passage.run()
+            protocol = headers.get(b"mcp-protocol-version", b"").decode("latin-1").strip()
+            session = headers.get(b"mcp-session-id", b"").strip()
+            caller = Caller(claims, address, protocol, session)
+            await Passage(self._shared, scope, receive, send, server=server, caller=caller).run()
         except NotAdmitted as error:
             await respond(send, 401, _NOT_SIGNED_IN, [(b"www-authenticate", error.challenge)])
         except Gone:

@@ -4,11 +4,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from libs.common.tokens import Claims
 from services.gateway.connection import UpstreamFailed
 from services.gateway.ladder import Call, Decision
-from services.gateway.upstream import Exchange
+
+
+class Stoppable(Protocol):
+    """What carries a call, and can be told to end it at any moment."""
+
+    def abort(self, failure: UpstreamFailed) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -17,13 +23,13 @@ class Flight:
 
     claims: Claims
     call: Call
-    exchange: Exchange
+    carrier: Stoppable
     forbidden: Decision | None = None  # set when a change ended it
 
     def forbid(self, decision: Decision) -> None:
         """End it, because of `decision`."""
         self.forbidden = decision
-        self.exchange.abort(UpstreamFailed(decision.reason, decision.detail))
+        self.carrier.abort(UpstreamFailed(decision.reason, decision.detail))
 
 
 class TooMany(Exception):

@@ -1,0 +1,243 @@
+"""One request of a known caller, from its decision to its record, by whatever lane it travels.
+
+decide → credential → admit (journal) → forward, which is the lane's → conclude or fail (journal)
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from libs.common.clock import elapsed, iso, now
+from libs.common.control.tables import Tables
+from libs.common.errors import Unavailable
+from libs.common.ids import new_id
+from libs.common.journal import Journal, JournalUnavailable
+from libs.common.records import CallRecord, Status
+from libs.common.tokens import Claims, InvalidToken
+from services.gateway import refusals
+from services.gateway.capture import Outcome, Payload
+from services.gateway.connection import UpstreamFailed
+from services.gateway.credentials import Opened, Wallet
+from services.gateway.doorway import Doorway
+from services.gateway.envelope import Envelope
+from services.gateway.ladder import Call, Decision, may_use_tool
+from services.gateway.lists import Unfilterable, filter_tools
+from services.gateway.refusals import Refusal
+from services.gateway.running import Flight, Running, Stoppable, TooMany
+from services.gateway.sessions import Sessions, fingerprint
+from services.gateway.settings import GatewaySettings
+from services.gateway.upstream import Pools
+
+# Refusals of these reasons mean that the token itself no longer holds: the answer is 401, not a verdict.
+TOKEN_REASONS = {"token_revoked", "user_unknown", "user_inactive"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all requests at a replica share."""
+
+    settings: GatewaySettings
+    tables: Tables
+    doorway: Doorway
+    decide: Callable[[Claims, Call], Decision]
+    wallet: Wallet
+    sessions: Sessions
+    journal: Journal
+    pools: Pools
+    running: Running
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose request it is, as its record tells. `protocol` is the MCP revision asked for."""
+
+    claims: Claims
+    address: str = ""
+    protocol: str = ""
+    session: bytes = b""
+
+
+class Refused(Exception):
+    """Stops a request. `id` is its id (raw JSON), where the envelope could not be made; `reason` is for the
+    record, where the caller is told less."""
+
+    def __init__(self, refusal: Refusal, id: bytes | None = None, reason: str = "") -> None:
+        super().__init__(refusal.reason)
+        self.refusal, self.id, self.reason = refusal, id, reason or refusal.reason
+
+
+class Ticket:
+    """A request to `server`. `method` is that of HTTP until the envelope is known."""
+
+    def __init__(self, shared: Shared, caller: Caller, server: str, method: str) -> None:
+        self._shared, self._server, self._caller = shared, server, caller
+        self._began = elapsed()
+        self.envelope: Envelope | None = None
+        claims = caller.claims
+        user = shared.tables.users.get(claims.subject)
+        self.record = CallRecord(
+            id=new_id(),
+            time=iso(now()),
+            status="denied",
+            server=server,
+            method=method,
+            user=claims.subject,
+            email=user.email if user else "",
+            grant=claims.grant,
+            client_id=claims.client_id,
+            client_name=claims.client_name,
+            address=caller.address,
+            session=fingerprint(caller.session),
+            protocol=caller.protocol[:40],
+        )
+
+    def take(self, envelope: Envelope) -> None:
+        """What is asked for."""
+        self.envelope = envelope
+        self.record.method, self.record.tool = envelope.method or "response", envelope.name
+        self.keep_input(envelope.params)
+
+    def keep_input(self, data: bytes) -> None:
+        payload = Payload.of(data, self._shared.settings.gateway_record_limit)
+        record = self.record
+        record.input, record.input_bytes, record.input_sha256 = payload.text, payload.size, payload.sha256
+
+    @property
+    def id(self) -> bytes:
+        """The id of the request as raw JSON; `null` for what awaits no answer."""
+        return self.envelope.id if self.envelope and self.envelope.kind == "request" else b"null"
+
+    # -- the decision -----------------------------------------------------------------------------
+
+    @property
+    def call(self) -> Call:
+        envelope = self.envelope
+        return Call(self._server, envelope.method, envelope.name) if envelope else Call(self._server)
+
+    def decide_early(self) -> None:
+        """Turn away, before the body is read, who would be turned away whatever is in it."""
+        decision = self._shared.decide(self._caller.claims, Call(self._server))
+        if not decision.allowed and refusals.needs_no_body(decision.reason):
+            self.decide()
+
+    def decide(self) -> Decision:
+        """Climb the ladder. Raises `Refused` with the reason, or `NotAdmitted`."""
+        decision = self._shared.decide(self._caller.claims, self.call)
+        record = self.record
+        record.rule, record.revision, record.reason = decision.rule, decision.revision, decision.reason
+        record.group = decision.group.id if decision.group else ""
+        if decision.allowed:
+            return decision
+        if decision.reason in TOKEN_REASONS:
+            invalid = InvalidToken(decision.reason)  # type: ignore[arg-type]  # one of its reasons, see above
+            raise self._shared.doorway.refuse(invalid, self._server, record.address, self._caller.claims)
+        raise self.refused(decision.reason, decision.detail, decision)
+
+    def decide_again(self, flight: Flight) -> None:
+        """At the last moment before sending: the lease may have run out while a connection was made."""
+        decision = self._shared.decide(flight.claims, flight.call)
+        if not decision.allowed:
+            flight.forbidden = decision
+            raise UpstreamFailed(decision.reason, decision.detail)
+
+    def refused(self, reason: str, detail: str, decision: Decision) -> Refused:
+        """The refusal for `reason`, to be raised."""
+        return Refused(self._refusal(reason, detail, decision), reason=reason)
+
+    def _refusal(self, reason: str, detail: str, decision: Decision) -> Refusal:
+        answered = self.envelope is not None and self.envelope.kind == "request"
+        return refusals.refusal(
+            reason, self._server, detail, rule=decision.rule, revision=decision.revision, answered=answered
+        )
+
+    # -- on its way -------------------------------------------------------------------------------
+
+    @contextmanager
+    def in_flight(self, decision: Decision, carrier: Stoppable) -> Iterator[Flight]:
+        """From here on a change that forbids the call ends it, however far it has come. Raises `Refused`."""
+        flight = Flight(self._caller.claims, self.call, carrier)
+        try:
+            with self._shared.running.carry(flight):
+                yield flight
+        except TooMany:
+            detail = f"you have {self._shared.settings.gateway_user_concurrency} calls and streams open"
+            raise self.refused("too_many_calls", detail, decision) from None
+        finally:
+            if self.record.status == "admitted":
+                self.finish("failed", "interrupted", "the gateway stopped, or failed; see its log")
+
+    async def credential(self, decision: Decision) -> Opened:
+        """The service credential to add. Raises `Refused`."""
+        held = self._shared.wallet.held(decision.credential)
+        if held is not None:
+            return held
+        try:
+            return await self._shared.wallet.open(decision.credential)
+        except Unavailable as error:
+            raise self.refused("credential_unavailable", error.detail, decision) from error
+
+    async def admit(self, decision: Decision) -> None:
+        """No record, no call. Raises `Refused`."""
+        self.record.status = "admitted"
+        try:
+            await self._shared.journal.admit(self.record)
+        except JournalUnavailable as error:
+            self.record.status = "denied"
+            raise self.refused("journal_unavailable", error.detail, decision) from error
+
+    def shown(self, message: bytes) -> bytes:
+        """`message` without what the caller's group, as it is now, may not use. Raises `UpstreamFailed`."""
+        group = self._shared.tables.group_of(self._caller.claims.subject)
+        try:
+            return filter_tools(message, lambda tool: may_use_tool(group, self._server, tool))
+        except Unfilterable as error:
+            detail = "its list of tools cannot be read, so none of it is shown"
+            raise UpstreamFailed("upstream_bad_answer", detail) from error
+
+    # -- the outcome ------------------------------------------------------------------------------
+
+    def answering(self) -> None:
+        """The answer has begun."""
+        self.record.first_byte_us = self._elapsed_us()
+
+    def conclude(self, http_status: int, outcome: Outcome, *, sse: bool) -> None:
+        """The exchange came to its end."""
+        record, output = self.record, outcome.output
+        record.error_code = outcome.error_code
+        record.output, record.output_bytes, record.output_sha256 = output.text, output.size, output.sha256
+        detail = outcome.detail
+        if self.envelope and self.envelope.kind == "request" and sse and not outcome.answered:
+            detail = "the stream ended without the answer, which may come on another stream"
+        failed = outcome.failed or http_status >= 400
+        self.finish("error" if failed else "ok", record.reason, detail, http_status)
+
+    def fail(self, error: UpstreamFailed, decision: Decision, flight: Flight) -> Refusal:
+        """It did not come to its end: what to tell the caller. Raises `NotAdmitted` when the token no longer
+        holds."""
+        status: Status = "failed"
+        if flight.forbidden:
+            status, decision = "denied", flight.forbidden
+            self.record.rule, self.record.revision = decision.rule, decision.revision
+        if error.reason in TOKEN_REASONS:
+            self.finish(status, error.reason, error.detail, 401)
+            raise self._shared.doorway.not_admitted(error.detail, self._server) from error
+        refusal = self._refusal(error.reason, error.detail, decision)
+        self.finish(status, error.reason, refusal.message, refusal.status)
+        return refusal
+
+    def deny(self, error: Refused) -> None:
+        """It was refused before it was forwarded."""
+        if error.reason != self.record.reason:
+            self.record.rule = ""  # not the group's rule refused it, but what came after
+        self.finish("denied", error.reason, error.refusal.message, error.refusal.status)
+
+    def finish(self, status: Status, reason: str, detail: str = "", http_status: int = 0) -> None:
+        """The last line on it in the journal."""
+        record = self.record
+        record.status, record.reason, record.detail = status, reason, detail[:1000]
+        record.http_status = http_status
+        record.duration_us = self._elapsed_us()
+        self._shared.journal.finish(record)
+
+    def _elapsed_us(self) -> int:
+        return int((elapsed() - self._began) * 1_000_000)

@@ -1,16 +1,20 @@
 """The `lockgate` command. It imports what the chosen subcommand needs, and no more."""
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from importlib.metadata import version as distribution_version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from services.embedded.catalog import NAMES, Name, create_app, settings_class
+
+if TYPE_CHECKING:
+    from libs.common.settings import Settings
 
 FAILED = 1
 BAD_SETTINGS = 2
@@ -33,6 +37,9 @@ PublicUrl = Annotated[
     ),
 ]
 Demo = Annotated[bool, typer.Option(help="Run the demo MCP server too.")]
+WorkerCount = Annotated[
+    int | None, typer.Option(min=1, max=256, help="Run the gateway as this many processes on one port.")
+]
 ServiceName = Annotated[Name, typer.Argument(help="The service to run.")]
 
 
@@ -51,39 +58,71 @@ def up(
     demo: Demo = True,
 ) -> None:
     """Run all of Lockgate in this process, on one port and in one directory."""
-    from libs.common.settings import BadSettings
-    from services.embedded.child import ChildFailed
     from services.embedded.console import Console
-    from services.embedded.datadir import DataDirectoryError
-    from services.embedded.lifespan import StartupFailed
-    from services.embedded.server import CannotListen
     from services.embedded.up import Embedded, Options
 
     warn_of_unknown_variables(*NAMES)
-    try:
+    with failures():
         run(Embedded(Options(data, host, port, public_url, demo), Console()).run())
-    except BadSettings as error:
-        fail(f"these settings are wrong:\n{error}", BAD_SETTINGS)
-    except (DataDirectoryError, CannotListen, ChildFailed, StartupFailed) as error:
-        fail(str(error))
 
 
 @app.command()
-def serve(name: ServiceName, port: Port = 8080, host: Host = "127.0.0.1") -> None:
+def serve(
+    name: ServiceName, port: Port = 8080, host: Host = "127.0.0.1", workers: WorkerCount = None
+) -> None:
     """Run one service by itself, configured by LOCKGATE_* variables of the environment."""
-    from libs.common import logs
-    from libs.common.settings import BadSettings, load
-    from services.embedded.lifespan import StartupFailed
-    from services.embedded.server import CannotListen, serve_alone
+    from services.embedded.server import listen, serve_alone
+    from services.embedded.workers import serve_workers
 
+    if workers and name != "gateway":
+        fail("only the gateway runs as several workers: --workers is for `lockgate serve gateway`")
     warn_of_unknown_variables(name)
+    with failures():
+        settings = settings_of(name)
+        open_listener = partial(listen, host, port)
+        if workers:
+            run(serve_workers(settings, open_listener, workers))
+        else:
+            run(serve_alone(name, partial(create_app, name, settings), settings, open_listener))
+
+
+@app.command(hidden=True)
+def worker(descriptor: int) -> None:
+    """Run one of the gateway processes of `serve gateway --workers`, on its listening socket."""
+    from services.embedded.server import serve_alone
+    from services.embedded.workers import say_ready, shared_listener
+
+    with failures():
+        settings = settings_of("gateway")
+        create = partial(create_app, "gateway", settings)
+        listener, ready = partial(shared_listener, descriptor), partial(say_ready, settings)
+        run(serve_alone("gateway", create, settings, listener, ready))
+
+
+def settings_of(name: Name) -> "Settings":
+    """The settings of service `name` from the environment, with logging set up by them."""
+    from libs.common import logs
+    from libs.common.settings import load
+
+    settings = load(settings_class(name))
+    logs.configure(settings)
+    return settings
+
+
+@contextlib.contextmanager
+def failures() -> Iterator[None]:
+    """End the command with a sentence for what keeps a service from running."""
+    from libs.common.settings import BadSettings
+    from services.embedded.child import ChildFailed
+    from services.embedded.datadir import DataDirectoryError
+    from services.embedded.lifespan import StartupFailed
+    from services.embedded.server import CannotListen
+
     try:
-        settings = load(settings_class(name))
-        logs.configure(settings)
-        run(serve_alone(name, partial(create_app, name, settings), settings, host, port))
+        yield
     except BadSettings as error:
         fail(f"these settings are wrong:\n{error}", BAD_SETTINGS)
-    except (CannotListen, StartupFailed) as error:
+    except (DataDirectoryError, CannotListen, ChildFailed, StartupFailed) as error:
         fail(str(error))
 
 
@@ -116,3 +155,7 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
     """Say what is wrong and exit with `code`."""
     typer.echo(f"lockgate: {message}", err=True)
     raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,8 +11,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -37,16 +37,20 @@ class ChildFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run. `ready` tells whether it can be used; output goes to `<directory>/<name>.log`."""
+    """What to run. `ready` tells whether it can be used; output goes to `<directory>/<name>.log`, or where
+    ours goes. `environment` is added to ours; `descriptors` are those of ours that it shares."""
 
     name: str
     command: Sequence[str]
     directory: Path
     ready: Callable[[], Awaitable[bool]]
+    logged: bool = True
+    environment: Mapping[str, str] = field(default_factory=dict)
+    descriptors: tuple[int, ...] = ()
 
     @property
-    def log(self) -> Path:
-        return self.directory / f"{self.name}.log"
+    def log(self) -> Path | None:
+        return self.directory / f"{self.name}.log" if self.logged else None
 
     @property
     def lock(self) -> Path:
@@ -93,18 +97,20 @@ class Child:
     async def _spawn(self) -> None:
         program = self._program
         lock = await take_over(program.lock)
-        output = os.open(program.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        output = _output(program)
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), str(lock), *program.command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=(lock,),
+                env=os.environ | program.environment,
+                pass_fds=(lock, *program.descriptors),
                 start_new_session=True,  # Ctrl-C in the terminal is for us; we stop the child when it is due
             )
         finally:
-            os.close(output)
+            if output is not None:
+                os.close(output)
             os.close(lock)  # the child has it now
 
     async def _until_ready(self) -> None:
@@ -119,8 +125,9 @@ class Child:
             raise ChildFailed(f"{self._program.name} ended at once. {self._last_words()}")
 
     def _last_words(self) -> str:
-        lines = self._program.log.read_text(errors="replace").splitlines()[-3:]
-        return "\n  ".join([f"The end of {self._program.log}:", *lines]) if lines else ""
+        log = self._program.log
+        lines = log.read_text(errors="replace").splitlines()[-3:] if log else []
+        return "\n  ".join([f"The end of {log}:", *lines]) if lines else ""
 
     async def _keep_running(self) -> None:
         pause = FIRST_PAUSE
@@ -157,6 +164,11 @@ class Child:
                 async with asyncio.timeout(STOP_WITHIN):
                     await process.wait()
                 return
+
+
+def _output(program: Program) -> int | None:
+    """Where the child's output goes; None for where ours goes."""
+    return os.open(program.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if program.log else None
 
 
 async def end_orphan(directory: Path, name: str) -> None:

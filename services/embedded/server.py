@@ -84,6 +84,7 @@ class Interrupts:
         self._force = force
         self._server: Server | None = None
         self._task: asyncio.Task[object] | None = None
+        self._waiting: asyncio.Future[None] | None = None
 
     def install(self) -> None:
         """Handle the signals of this process from now on; the current task is what they cancel."""
@@ -98,6 +99,12 @@ class Interrupts:
         await server.serve([listener])
         self._server = None
 
+    async def received_one(self) -> None:
+        """Wait for the first signal."""
+        self._waiting = asyncio.get_running_loop().create_future()
+        await self._waiting
+        self._waiting = None
+
     def _on_signal(self, number: signal.Signals) -> None:
         if not self.received:
             self.received = True
@@ -109,6 +116,8 @@ class Interrupts:
     def _stop(self) -> None:
         if self._server:
             self._server.should_exit = True
+        elif self._waiting and not self._waiting.done():
+            self._waiting.set_result(None)
         elif self._task:
             self._task.cancel()
 
@@ -121,15 +130,21 @@ def _proxies(settings: Settings) -> list[str]:
 
 
 async def serve_alone(
-    name: str, create: Callable[[], ASGIApp], settings: Settings, host: str, port: int
+    name: str,
+    create: Callable[[], ASGIApp],
+    settings: Settings,
+    open_listener: Callable[[], socket.socket],
+    ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run one service until a signal. Raises `CannotListen` or `StartupFailed`."""
+    """Run one service until a signal; `ready` is called when it serves. Raises `CannotListen` or
+    `StartupFailed`."""
     interrupts = Interrupts()
     interrupts.install()
-    with contextlib.closing(listen(host, port)) as listener:
+    with contextlib.closing(open_listener()) as listener:
         lifespan = Lifespan(name, create)
         await lifespan.start()
         Console().administrator(lifespan.app)
+        ready()
         try:
             await interrupts.serve(Server(lifespan.app, settings), listener)
         finally:

@@ -42,7 +42,7 @@ class Gateway:
         self.settings = settings
         self.bus = Bus(settings, "gateway")
         self.follower = Follower(self.bus, settings)
-        self.journal = Journal(journal_directory(settings))
+        self.journal = Journal(journal_directory(settings.data_dir))
         self.pools = Pools(settings.gateway_upstream_connections)
         self.lease: Lease | None = None
         self.running = Running(
@@ -131,9 +131,9 @@ class Gateway:
         return app
 
 
-def journal_directory(settings: GatewaySettings) -> Path:
-    """Where the replica's journal lies."""
-    return settings.data_dir / "gateway-journal"
+def journal_directory(data_dir: Path) -> Path:
+    """Where the journal of the replica with this data directory lies."""
+    return data_dir / "gateway-journal"
 
 
 def create_app(settings: GatewaySettings) -> Gateway:

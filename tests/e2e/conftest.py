@@ -226,7 +226,7 @@ class Gate:
                 await asyncio.sleep(0.05)
         return calls
 
-    async def replica(self, name: str) -> Process:
+    async def replica(self, name: str, *options: str) -> Process:
         """A further gateway process beside the embedded one, on a journal of its own."""
         port = free_port()
         env = environment(data_dir=self.data.with_name(name))
@@ -234,7 +234,7 @@ class Gate:
             key, found, value = line.partition("=")
             if found and not key.startswith("#"):
                 env[key.removeprefix("export ")] = value.strip("'\"")
-        command = ["serve", "gateway", "--port", str(port)]
+        command = ["serve", "gateway", "--port", str(port), *options]
         process = Process(command, env, f"http://127.0.0.1:{port}", self.data.with_name(f"{name}.log"))
         self.stack.callback(process.stop)
         await process.start()

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -83,7 +84,9 @@ async def test_a_service_alone_takes_its_trusted_proxies_from_its_settings(tmp_p
     with contextlib.closing(listen("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     task = asyncio.create_task(
-        serve_alone("echo", lambda: tell_address, settings("127.0.0.1", tmp_path), "127.0.0.1", port)
+        serve_alone(
+            "echo", lambda: tell_address, settings("127.0.0.1", tmp_path), partial(listen, "127.0.0.1", port)
+        )
     )
     async with asyncio.timeout(10):
         while not await accepts(port):

@@ -27,6 +27,7 @@ from services.auth.keys import SigningKeys
 from services.auth.logins import Logins
 from services.auth.oauth import authorize, metadata, registration, token
 from services.auth.oauth.code_grant import CodeGrant, RequiredChallenge
+from services.auth.oauth.documents import Documents
 from services.auth.oauth.refresh_grant import RefreshGrant
 from services.auth.oauth.resources import reach_of
 from services.auth.oauth.revocation import Revocation
@@ -110,6 +111,7 @@ def _parts(
         logins=Logins(store, mint, settings, follower),
         devices=devices,
         oauth=_oauth_server(store, keys, mint, settings.public_url),
+        documents=Documents(store.clients, private=settings.auth_private_client_documents),
         login_throttle=LoginThrottle(),
         registration_throttle=Throttle(settings.auth_registrations_per_hour, HOUR),
         pages=_pages(),

@@ -13,6 +13,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
+from urllib.parse import urlsplit
 
 from libs.common.control.entries import Role
 from libs.common.errors import BadRequest, Conflict, Forbidden, LockgateError, NotFound
@@ -69,7 +70,9 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A registered OAuth client (RFC 7591). `secret_hash` is empty for a public one."""
+    """An OAuth client, registered (RFC 7591) or known by the document at the URL that is its id.
+
+    `secret_hash` is empty for a public one."""
 
     id: str
     name: str
@@ -78,6 +81,12 @@ class Client:
     auth_method: str
     secret_hash: str
     created_at: int
+    fresh_until: int | None = None  # of a client that is known by its metadata document
+
+    @property
+    def document_host(self) -> str:
+        """The host that vouches for its document; empty for a client that registered itself."""
+        return urlsplit(self.id).hostname or "" if self.fresh_until is not None else ""
 
     @property
     def public(self) -> bool:

@@ -14,6 +14,7 @@ from services.auth.audit import Audit
 from services.auth.devices import Devices
 from services.auth.keys import SigningKeys
 from services.auth.logins import Logins
+from services.auth.oauth.documents import Documents
 from services.auth.oauth.server import Server
 from services.auth.passwords import Passwords
 from services.auth.people import People
@@ -37,6 +38,7 @@ class Parts:
     logins: Logins
     devices: Devices
     oauth: Server
+    documents: Documents
     login_throttle: LoginThrottle
     registration_throttle: Throttle
     pages: Pages

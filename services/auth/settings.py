@@ -28,6 +28,11 @@ class AuthSettings(Settings):
         100, ge=1, description="Clients that one address may register per hour (RFC 7591)."
     )
 
+    auth_private_client_documents: bool = Field(
+        False,
+        description="Whether client metadata documents may lie on this machine or in a private network.",
+    )
+
     @field_validator("auth_admin_email")
     @classmethod
     def _email(cls, value: str) -> str:

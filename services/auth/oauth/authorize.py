@@ -23,6 +23,7 @@ from services.auth.audit import auth_event, server_of
 from services.auth.logins import Login
 from services.auth.oauth import redirects
 from services.auth.oauth.code_grant import CodeGrant
+from services.auth.oauth.documents import BadDocument
 from services.auth.oauth.resources import gateway_audience
 from services.auth.oauth.server import OAuthRequest, Reply
 from services.auth.oauth.token import settle
@@ -35,8 +36,13 @@ router = APIRouter(include_in_schema=False)
 async def show_consent(request: Request, parts: AuthParts) -> Response:
     oauth = _read(request)
     login = await parts.logins.find(request)
+    if login is None and parts.documents.is_document(oauth.payload.client_id or ""):
+        return _sign_in(request)  # nothing is fetched for a stranger
     try:
+        await parts.documents.learn(oauth.payload.client_id or "")
         grant: CodeGrant = await asyncio.to_thread(parts.oauth.get_consent_grant, oauth)
+    except BadDocument as error:
+        return _error_page(request, parts, error)
     except OAuth2Error as error:
         if login is None and error.redirect_uri:
             return _sign_in(request)
@@ -58,7 +64,10 @@ async def decide(request: Request, parts: AuthParts, decision: Annotated[str, Fo
     if login is None:
         return _sign_in(request)
     try:
+        await parts.documents.learn(oauth.payload.client_id or "")
         grant: CodeGrant = await asyncio.to_thread(parts.oauth.get_consent_grant, oauth)
+    except BadDocument as error:
+        return _error_page(request, parts, error)
     except OAuth2Error as error:
         return _refuse(request, parts, error)
     allowed = decision == "allow"

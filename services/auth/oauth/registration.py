@@ -60,7 +60,7 @@ async def register(request: Request) -> Response:
         return render(parts.oauth.handle_error_response(None, error))
     secret = None if asked.token_endpoint_auth_method == PUBLIC else new_secret()
     client = _client(asked, secret)
-    await asyncio.to_thread(parts.store.clients.add, client)
+    await asyncio.to_thread(parts.store.clients.put, client)
     detail = " ".join(client.redirect_uris)[:2000]
     parts.audit.by_anybody(auth_event("client_registered", client=client, address=address, detail=detail))
     return JSONResponse(_answer(client, secret), 201, {"Cache-Control": "no-store", "Pragma": "no-cache"})

@@ -1,4 +1,4 @@
-"""Registered OAuth clients."""
+"""OAuth clients: registered ones, and those known by their metadata documents."""
 
 from services.auth.domain import Client
 from services.auth.store.database import Database, read_as
@@ -9,11 +9,12 @@ class Clients:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, client: Client) -> None:
+    def put(self, client: Client) -> None:
+        """Add a client, or replace what is known of it."""
         values = {name: getattr(client, name) for name in client.__slots__}
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
         with self._database.transaction() as session:
-            session.add(ClientRow(**(values | lists)))
+            session.merge(ClientRow(**(values | lists)))
 
     def get(self, client_id: str) -> Client | None:
         with self._database.transaction() as session:

@@ -45,6 +45,7 @@ class ClientRow(Base, table=True):
     auth_method: str
     secret_hash: str
     created_at: int = Field(sa_type=BigInteger)
+    fresh_until: int | None = Field(default=None, sa_type=BigInteger)
 
 
 class CodeRow(Base, table=True):

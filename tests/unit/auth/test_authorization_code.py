@@ -74,7 +74,7 @@ async def test_a_remote_site_is_never_called_an_application_on_this_computer(
     uri = "HTTPS://evil.example/cb"
     known = house.parts.store.clients.get(client.id)
     assert known
-    house.parts.store.clients.add(replace(known, id="old", redirect_uris=(uri,)))
+    house.parts.store.clients.put(replace(known, id="old", redirect_uris=(uri,)))
     page = await browser.get(client.authorize_url(client_id="old", redirect_uri=uri))
     assert page.status_code == 200
     assert destination_on(page.text) == "evil.example"

@@ -1,9 +1,5 @@
 """The store on every database it may be kept in: one suite for SQLite and PostgreSQL."""
 
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,33 +19,6 @@ from services.auth.people import new_user
 from services.auth.store import Store
 from services.auth.store.database import MIGRATIONS, unix_now
 from services.auth.store.models import Base, UserRow
-from tests.conftest import free_port
-
-POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL server of our own."""
-    if POSTGRES is None:
-        pytest.skip("there is no PostgreSQL on this machine")
-    directory, port = Path(tempfile.mkdtemp(prefix="lockgate-postgres-")), free_port()
-    user = "nobody" if os.getuid() == 0 else None  # it does not run as root
-    if user:
-        shutil.chown(directory, user)
-
-    def run(program: str, *arguments: str) -> None:
-        command = [str(POSTGRES / program), "-D", str(directory / "data"), *arguments]
-        subprocess.run(command, check=True, capture_output=True, cwd="/", timeout=60, user=user)
-
-    try:
-        run("initdb", "-A", "trust", "-U", "lockgate", "--no-sync")
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={directory}"
-        run("pg_ctl", "start", "-w", "-o", options, "-l", str(directory / "log"))
-        yield f"postgresql://lockgate@127.0.0.1:{port}/postgres"
-        run("pg_ctl", "stop", "-m", "immediate")
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -2,7 +2,7 @@
 (draft-ietf-oauth-client-id-metadata-document-02, "CIMD"; MCP 2026-07-28, basic/authorization).
 
 A document is fetched when somebody who is signed in is asked to consent, never for a stranger and never at
-the token endpoint: a client whose site is down can still refresh. The last good copy is kept with the clients.
+the token endpoint: a client whose site is down can still refresh. The last good copy is kept.
 """
 
 import asyncio

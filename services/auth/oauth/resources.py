@@ -2,7 +2,7 @@
 
 A client names in `resource` what its token is for:
 
-    {public_url}/mcp/{slug}   one server
+    {public_url}/mcp/{slug}   one server; also by its URL for HTTP+SSE, which has /sse behind it
     {public_url}/mcp          the gateway as a whole; also what a client gets that names nothing
     {public_url}/api          the HTTP APIs
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from services.auth.oauth.errors import InvalidTargetError
 
-_SERVER = re.compile(r"/mcp/[a-z0-9][a-z0-9-]{0,62}")
+_SERVER = re.compile(r"(/mcp/[a-z0-9][a-z0-9-]{0,62})(?:/sse)?")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -60,11 +60,18 @@ def _canonical(resource: str, public_url: str) -> str:
         origin = _origin(resource)
     except ValueError as error:
         raise InvalidTargetError("The resource is not a URI.") from error
-    path = parts.path.rstrip("/")
-    known = path in {"/mcp", "/api"} or _SERVER.fullmatch(path)
-    if origin != _origin(public_url) or not known or parts.query or parts.fragment or "@" in parts.netloc:
+    path = _known_path(parts.path.rstrip("/"))
+    if origin != _origin(public_url) or not path or parts.query or parts.fragment or "@" in parts.netloc:
         raise InvalidTargetError("There is no such resource here.")
     return public_url + path
+
+
+def _known_path(path: str) -> str:
+    """The path of the audience that `path` stands for; empty when it stands for none."""
+    if path in {"/mcp", "/api"}:
+        return path
+    server = _SERVER.fullmatch(path)
+    return server[1] if server else ""
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

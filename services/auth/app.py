@@ -25,8 +25,9 @@ from services.auth.devices import Devices
 from services.auth.housekeeping import Housekeeping
 from services.auth.keys import SigningKeys
 from services.auth.logins import Logins
-from services.auth.oauth import authorize, metadata, registration, token
+from services.auth.oauth import authorize, device, metadata, registration, token
 from services.auth.oauth.code_grant import CodeGrant, RequiredChallenge
+from services.auth.oauth.device_grant import DeviceAuthorization, DeviceGrant
 from services.auth.oauth.documents import Documents
 from services.auth.oauth.refresh_grant import RefreshGrant
 from services.auth.oauth.resources import reach_of
@@ -79,7 +80,7 @@ def create_app(settings: AuthSettings) -> FastAPI:
     )
     app.state.journal, app.state.follower, app.state.first_administrator = journal, follower, None
     install_console(app, settings, follower.tables, body_limit=BODY_LIMIT)
-    for pages in (login.router, authorize.router, account.router, users.router, api.router):
+    for pages in (login.router, authorize.router, device.router, account.router, users.router, api.router):
         app.include_router(pages)
     app.router.routes.extend([*_protocol_routes(), *health.routes(_checks(bus, follower, journal))])
     return app
@@ -113,6 +114,7 @@ def _parts(
         oauth=_oauth_server(store, keys, mint, settings.public_url),
         documents=Documents(store.clients, private=settings.auth_private_client_documents),
         login_throttle=LoginThrottle(),
+        device_throttle=Throttle(20, HOUR),
         registration_throttle=Throttle(settings.auth_registrations_per_hour, HOUR),
         pages=_pages(),
     )
@@ -122,6 +124,8 @@ def _oauth_server(store: Store, keys: SigningKeys, mint: Mint, public_url: str) 
     server = Server(store, keys, mint, public_url)
     server.register_grant(CodeGrant, [RequiredChallenge()])
     server.register_grant(RefreshGrant)
+    server.register_grant(DeviceGrant)
+    server.register_endpoint(DeviceAuthorization)
     server.register_endpoint(Revocation)
     return server
 
@@ -150,6 +154,7 @@ def _protocol_routes() -> list[BaseRoute]:
     writes = {
         "/oauth/register": registration.register,
         "/oauth/token": token.token,
+        "/oauth/device_authorization": token.authorize_device,
         "/oauth/revoke": token.revoke,
     }
     return [

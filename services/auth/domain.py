@@ -36,7 +36,9 @@ _READABLE = "abcdefghjkmnpqrstvwxyz23456789"
 # How a client may prove itself at the token endpoint (RFC 7591, section 2), and the grants there are.
 AuthMethod: TypeAlias = Literal["none", "client_secret_basic", "client_secret_post"]
 AUTH_METHODS: list[AuthMethod] = list(get_args(AuthMethod))
-GRANT_TYPES = ("authorization_code", "refresh_token")
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+GRANT_TYPES = ("authorization_code", "refresh_token", DEVICE_GRANT)
+USUAL_GRANT_TYPES = GRANT_TYPES[:2]  # of clients that name none
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,30 @@ class Code:
     code_challenge: str
     expires_at: int
     used_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCode:
+    """A request of a client that cannot open a browser (RFC 8628), and what the person said."""
+
+    hash: str  # of the device code
+    user_code: str
+    client_id: str
+    client_name: str
+    audience: str
+    scope: str
+    expires_at: int
+    polled_at: int
+    interval: int  # seconds between two polls
+    decision: str  # empty, `allowed` or `denied`
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """A device code as its client finds it."""
+
+    code: DeviceCode
+    too_early: bool
 
 
 @dataclass(frozen=True, slots=True)

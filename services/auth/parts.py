@@ -40,6 +40,7 @@ class Parts:
     oauth: Server
     documents: Documents
     login_throttle: LoginThrottle
+    device_throttle: Throttle  # of guesses at user codes, by person
     registration_throttle: Throttle
     pages: Pages
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from libs.common.errors import BadRequest
-from services.auth.domain import GRANT_TYPES, AuthMethod, Client
+from services.auth.domain import GRANT_TYPES, USUAL_GRANT_TYPES, AuthMethod, Client
 from services.auth.oauth.fetching import CannotFetch, Fetched, fetch
 from services.auth.oauth.redirects import problem
 from services.auth.store.clients import Clients
@@ -42,7 +42,7 @@ class Document(BaseModel):
     client_id: str
     client_name: str = Field("", max_length=200)
     redirect_uris: list[str] = Field(min_length=1, max_length=20)
-    grant_types: list[str] = list(GRANT_TYPES)
+    grant_types: list[str] = list(USUAL_GRANT_TYPES)
     response_types: list[str] = ["code"]
     token_endpoint_auth_method: str = PUBLIC
     client_secret: None = None

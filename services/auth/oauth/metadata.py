@@ -19,6 +19,7 @@ def metadata(public_url: str) -> dict[str, object]:
         "token_endpoint": f"{public_url}/oauth/token",
         "registration_endpoint": f"{public_url}/oauth/register",
         "revocation_endpoint": f"{public_url}/oauth/revoke",
+        "device_authorization_endpoint": f"{public_url}/oauth/device_authorization",
         "jwks_uri": f"{public_url}/.well-known/jwks.json",
         "scopes_supported": list(SCOPES),
         "response_types_supported": ["code"],

@@ -14,7 +14,14 @@ from starlette.responses import JSONResponse, Response
 from libs.common.ids import new_id, new_secret
 from libs.common.throttle import source_of
 from services.auth.audit import auth_event
-from services.auth.domain import GRANT_TYPES, AuthMethod, Client, TooManyAttempts
+from services.auth.domain import (
+    DEVICE_GRANT,
+    GRANT_TYPES,
+    USUAL_GRANT_TYPES,
+    AuthMethod,
+    Client,
+    TooManyAttempts,
+)
 from services.auth.keys import hash_of
 from services.auth.oauth.errors import InvalidClientMetadata, InvalidRedirectUri, SlowDown, printable
 from services.auth.oauth.redirects import problem
@@ -32,10 +39,10 @@ class ClientMetadata(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    redirect_uris: list[str] = Field(min_length=1, max_length=20)
+    redirect_uris: list[str] = Field(default=[], max_length=20)
     client_name: Name = ""
     token_endpoint_auth_method: AuthMethod = PUBLIC
-    grant_types: list[str] = list(GRANT_TYPES)
+    grant_types: list[str] = list(USUAL_GRANT_TYPES)
     response_types: list[str] = ["code"]
 
     @field_validator("client_name")
@@ -78,8 +85,11 @@ def _parse(body: bytes) -> ClientMetadata:
     for uri in asked.redirect_uris:
         if wrong := problem(uri):
             raise InvalidRedirectUri(printable(f"{uri[:200]} cannot be registered: {wrong}."))
-    if "code" not in asked.response_types or GRANT_TYPES[0] not in asked.grant_types:
-        raise InvalidClientMetadata("This server offers the authorization code grant only.")
+    by_code = "code" in asked.response_types and GRANT_TYPES[0] in asked.grant_types
+    if not by_code and DEVICE_GRANT not in asked.grant_types:
+        raise InvalidClientMetadata("This server offers the authorization code and device code grants only.")
+    if by_code and not asked.redirect_uris:
+        raise InvalidRedirectUri("A client that gets authorization codes needs a redirect URI.")
     return asked
 
 
@@ -103,7 +113,7 @@ def _answer(client: Client, secret: str | None) -> dict[str, Any]:
         "client_name": client.name,
         "redirect_uris": list(client.redirect_uris),
         "grant_types": list(client.grant_types),
-        "response_types": ["code"],
+        "response_types": ["code"] if GRANT_TYPES[0] in client.grant_types else [],
         "token_endpoint_auth_method": client.auth_method,
         "scope": " ".join(SCOPES),
     }

@@ -1,4 +1,4 @@
-"""The token endpoint (RFC 6749, section 3.2) and the revocation endpoint (RFC 7009)."""
+"""The token endpoint (RFC 6749, section 3.2), and those for devices (RFC 8628) and revocation (RFC 7009)."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,8 +8,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from libs.common.errors import NotFound
+from libs.common.throttle import source_of
 from services.auth.control import revoked_key
-from services.auth.oauth.errors import printable
+from services.auth.domain import TooManyAttempts
+from services.auth.oauth.errors import SlowDown, printable
 from services.auth.oauth.server import OAuthRequest, Reply
 from services.auth.parts import Parts, address_of, parts_of
 
@@ -20,6 +22,24 @@ _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 async def token(request: Request) -> Response:
     parts = parts_of(request)
     reply, _ = await _run(request, parts, parts.oauth.create_token_response)
+    return render(reply)
+
+
+async def authorize_device(request: Request) -> Response:
+    """Where a client without a browser begins (RFC 8628, section 3.1)."""
+    parts = parts_of(request)
+
+    def work(oauth: OAuthRequest) -> Reply:
+        reply: Reply = parts.oauth.create_endpoint_response("device_authorization", oauth)
+        return reply
+
+    try:
+        parts.registration_throttle.attempt(source_of(address_of(request)))
+    except TooManyAttempts as error:
+        response = render(parts.oauth.handle_error_response(None, SlowDown("Too many requests.")))
+        response.headers.update(error.headers)
+        return response
+    reply, _ = await _run(request, parts, work)
     return render(reply)
 
 

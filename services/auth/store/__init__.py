@@ -1,6 +1,6 @@
 """Every query of the auth service. Synchronous: call it in a thread.
 
-users.py, sessions.py, clients.py, grants.py, keys.py, revocations.py   one class per word
+users.py, sessions.py, clients.py, grants.py, device_codes.py, keys.py, revocations.py   one class per word
 models.py     the tables
 database.py   connection, transactions
 """
@@ -9,6 +9,7 @@ import asyncio
 
 from services.auth.store.clients import Clients
 from services.auth.store.database import Database
+from services.auth.store.device_codes import DeviceCodes
 from services.auth.store.grants import Grants
 from services.auth.store.keys import Keys
 from services.auth.store.revocations import Revocations
@@ -25,6 +26,7 @@ class Store:
         self.sessions = Sessions(self.database)
         self.clients = Clients(self.database)
         self.grants = Grants(self.database)
+        self.device_codes = DeviceCodes(self.database)
         self.keys = Keys(self.database)
         self.revocations = Revocations(self.database)
 

@@ -65,6 +65,21 @@ class CodeRow(Base, table=True):
     used_at: int | None = Field(default=None, sa_type=BigInteger)
 
 
+class DeviceCodeRow(Base, table=True):
+    __tablename__ = "device_codes"
+
+    hash: str = Field(primary_key=True)
+    user_code: str = Field(unique=True)
+    client_id: str
+    client_name: str
+    audience: str
+    scope: str
+    expires_at: int = Field(sa_type=BigInteger, index=True)
+    polled_at: int = Field(sa_type=BigInteger)
+    interval: int
+    decision: str
+
+
 class GrantRow(Base, table=True):
     __tablename__ = "grants"
 

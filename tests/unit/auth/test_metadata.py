@@ -9,6 +9,7 @@ from joserfc.jwk import ECKey
 from mcp.shared.auth import OAuthClientInformationFull, OAuthMetadata
 
 from services.auth.oauth import redirects
+from services.auth.domain import GRANT_TYPES
 from tests.unit.auth.house import ORIGIN, House
 
 METADATA = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
@@ -25,12 +26,14 @@ async def test_metadata_is_exact(house: House, path: str) -> None:
         "token_endpoint": f"{ORIGIN}/oauth/token",
         "registration_endpoint": f"{ORIGIN}/oauth/register",
         "revocation_endpoint": f"{ORIGIN}/oauth/revoke",
+        "device_authorization_endpoint": f"{ORIGIN}/oauth/device_authorization",
         "jwks_uri": f"{ORIGIN}/.well-known/jwks.json",
         "response_types_supported": ["code"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "grant_types_supported": list(GRANT_TYPES),
         "code_challenge_methods_supported": ["S256"],
         "scopes_supported": ["mcp", "offline_access"],
         "authorization_response_iss_parameter_supported": True,
+        "client_id_metadata_document_supported": True,
     }
     assert {name: body[name] for name in expected} == expected
 
@@ -40,8 +43,8 @@ async def test_every_endpoint_of_the_metadata_is_there(house: House) -> None:
     body = (await http.get(METADATA[0])).json()
     for name in ("authorization_endpoint", "jwks_uri"):
         assert (await http.get(body[name])).status_code in {200, 400}
-    for name in ("token_endpoint", "registration_endpoint", "revocation_endpoint"):
-        assert (await http.post(body[name])).status_code == 400
+    for name in ("token", "registration", "revocation", "device_authorization"):
+        assert (await http.post(body[f"{name}_endpoint"])).status_code == 400
 
 
 async def test_jwks_holds_public_keys_that_are_the_control_logs(house: House) -> None:
@@ -86,6 +89,7 @@ async def test_a_public_client_registers(house: House) -> None:
             "authorization_code",
             "refresh_token",
             "urn:ietf:params:oauth:grant-type:device_code",
+            "client_credentials",
         ],
         "response_types": ["code"],
         "scope": "mcp",
@@ -97,7 +101,7 @@ async def test_a_public_client_registers(house: House) -> None:
     OAuthClientInformationFull.model_validate(body)
     assert "client_secret" not in body
     assert body["redirect_uris"] == asked["redirect_uris"]
-    assert body["grant_types"] == ["authorization_code", "refresh_token"]
+    assert body["grant_types"] == asked["grant_types"][:3], "what is not offered is left out"
     event = house.event("client_registered")
     assert (event.client_name, event.client_id) == ("Cursor", body["client_id"])
 

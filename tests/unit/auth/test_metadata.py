@@ -8,8 +8,8 @@ from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 from joserfc.jwk import ECKey
 from mcp.shared.auth import OAuthClientInformationFull, OAuthMetadata
 
-from services.auth.oauth import redirects
 from services.auth.domain import GRANT_TYPES
+from services.auth.oauth import redirects
 from tests.unit.auth.house import ORIGIN, House
 
 METADATA = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")

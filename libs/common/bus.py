@@ -117,10 +117,46 @@ class Bus:
             raise Refused(failure.error, failure.detail)
         return msgspec.json.decode(answer.data, type=reply)
 
+    async def gather(
+        self, subject: str, query: msgspec.Struct, reply: type[R], within: float = 1.0, most: int = 0
+    ) -> list[R]:
+        """Ask everybody who serves `subject`. Returns what arrived `within` seconds, or the first `most`.
+
+        Errors are left out. Raises `Unavailable` when the question cannot be sent.
+        """
+        answers: list[R] = []
+        try:
+            inbox = self.client.new_inbox()
+            subscription = await self.client.subscribe(inbox)
+            try:
+                await self.client.publish(subject, msgspec.json.encode(query), reply=inbox)
+                async with asyncio.timeout(within):
+                    while not most or len(answers) < most:
+                        answer = await subscription.next_msg(timeout=None)
+                        if answer.headers and "Status" in answer.headers:
+                            break  # nobody serves it (503)
+                        if not (answer.headers and "Lockgate-Error" in answer.headers):
+                            answers.append(msgspec.json.decode(answer.data, type=reply))
+            finally:
+                await subscription.unsubscribe()
+        except TimeoutError:
+            pass  # of our own: whoever has not answered is left out
+        except nats.errors.Error as error:
+            raise Unavailable(f"nobody can be asked for {subject}: {type(error).__name__}") from error
+        return answers
+
     async def serve(
-        self, subject: str, query: type[Q], handle: Callable[[Q], Awaitable[msgspec.Struct]]
+        self,
+        subject: str,
+        query: type[Q],
+        handle: Callable[[Q], Awaitable[msgspec.Struct]],
+        *,
+        everyone: bool = False,
     ) -> None:
-        """Answer requests on `subject`; the replicas of one service share the work."""
+        """Answer requests on `subject`; the replicas of one service share the work.
+
+        With `everyone` each answers every request, which whoever asks has to `gather`.
+        """
 
         async def on_message(message: Msg) -> None:
             headers: dict[str, str] | None = None
@@ -137,4 +173,4 @@ class Bus:
                 )
             await self.client.publish(message.reply, msgspec.json.encode(answer), headers=headers)
 
-        await self.client.subscribe(subject, queue=subject, cb=on_message)
+        await self.client.subscribe(subject, queue="" if everyone else subject, cb=on_message)

@@ -1,5 +1,7 @@
 """Requests that services make of each other over the bus: subjects and messages."""
 
+from typing import Literal, TypeAlias
+
 import msgspec
 
 OPEN_CREDENTIAL = "credentials.open"
@@ -36,3 +38,77 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
 def credential_context(slug: str, user: str, version: int) -> str:
     """Binds a sealed credential to what it is for."""
     return f"credential.{slug}.{user}.{version}"
+
+
+# What a server offers; asked of any gateway, since only gateways reach servers and run their processes.
+LEARN = "gateway.learn"
+
+
+class LearnServer(msgspec.Struct, frozen=True, kw_only=True):
+    """What does the server `slug` offer now? Asked as a client, with the organization's credential.
+
+    The gateway waits until it knows the server's entry at `version` or later, and gives up after `within`
+    seconds. That the server does not answer is an error (libs.common.errors) whose detail says why in one
+    sentence, for administrators, and repeats no word that might hold a credential.
+    """
+
+    slug: str
+    version: int = 0
+    within: float = 8.0
+
+
+class Offered(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool or prompt by its name, a resource by its URI, a template by its URI template (RFC 6570).
+
+    `description` is its first line, for people; it may be cut, or left out of an answer that grows too long.
+    """
+
+    name: str
+    description: str = ""
+
+
+class Learned(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a server lists, whoever asks: every page of each list, those that it does not have empty."""
+
+    tools: list[Offered] = []
+    prompts: list[Offered] = []
+    resources: list[Offered] = []
+    templates: list[Offered] = []
+
+
+# The processes of stdio servers. Every gateway replica answers for itself (`Bus.gather`).
+LIST_PROCESSES = "gateway.processes"
+
+ProcessState: TypeAlias = Literal["starting", "running", "backing_off", "stopped"]
+
+
+class ListProcesses(msgspec.Struct, frozen=True, kw_only=True):
+    """Which processes of the server `slug` are there? All servers' if it is empty."""
+
+    slug: str = ""
+
+
+class ProcessReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A process of a stdio server, or the last one where none runs.
+
+    `user` is whose alone it is, empty for everybody's. `pid` is that of its supervisor, the parent of all
+    that belongs to it. `ending` tells how it ended ("exited with status 1"). `errors` are the last lines that
+    it wrote on standard error, without the credential.
+    """
+
+    server: str
+    state: ProcessState
+    user: str = ""
+    pid: int | None = None
+    started: str = ""  # ISO 8601
+    ending: str = ""
+    retry_in: float = 0.0  # seconds until it is tried again
+    errors: list[str] = []
+
+
+class ProcessList(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs at `replica`; `enabled`: it runs commands at all."""
+
+    replica: str
+    enabled: bool
+    processes: list[ProcessReport] = []

@@ -26,28 +26,32 @@ class UnknownServer(NotFound):
 
 
 class CredentialBody(BaseModel):
-    """The header, what goes into it, and the key. `{key}` stands for the key in the template, which is by
-    default `Bearer {key}` for Authorization and `{key}` for others."""
+    """The header, or for a stdio server the environment variable; what goes into it; and the key. `{key}`
+    stands for the key in the template, which is by default `Bearer {key}` for Authorization and `{key}` for
+    others."""
 
     model_config = ConfigDict(extra="forbid")
 
-    header: str
+    header: str = ""
+    environment: str = ""
     template: str | None = None
     key: SecretStr
 
     def secret(self) -> Secret:
         """Raises `BadRequest`."""
         template = default_template(self.header) if self.template is None else self.template
-        return Secret(Placement(self.header, template), self.key.get_secret_value())
+        return Secret(Placement(self.header, template, self.environment), self.key.get_secret_value())
 
 
 class CredentialView(BaseModel):
-    """What may be told about a credential. `user` is `organization` for everybody's. It is sent to `origin`
-    only; when its server is elsewhere now, calls are refused until it is stored again."""
+    """What may be told about a credential. `user` is `organization` for everybody's; of `header` and
+    `environment` one is empty. It is given to `origin` only, an address or (`stdio:` and a digest) a command;
+    when its server is another now, calls are refused until it is stored again."""
 
     slug: str
     user: str
     header: str
+    environment: str
     template: str
     origin: str
     version: int
@@ -60,6 +64,7 @@ class CredentialView(BaseModel):
             "slug": credential.owner.slug,
             "user": credential.owner.user,
             "header": credential.placement.header,
+            "environment": credential.placement.environment,
             "template": credential.placement.template,
             "origin": credential.origin,
             "version": credential.version,
@@ -102,7 +107,9 @@ async def list_credentials(
 @router.put("/{slug}/organization", **_answers(CredentialChanged))
 async def put_credential(admin: Administrator, slug: str, body: CredentialBody, work: Work) -> Response:
     secret = body.secret()
-    origin = destination_of(await require_server(work, slug))
+    server = await require_server(work, slug)
+    secret.placement.check_fits(server)
+    origin = destination_of(server)
     owner = Owner(slug, ORGANIZATION)
     write = partial(work.store.put, owner, secret, origin, admin.email)
     done = await work.changes.make(admin, "credential_stored", owner, write)

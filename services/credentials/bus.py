@@ -13,13 +13,12 @@ from libs.common.journal import Journal
 from libs.common.records import AdminEvent
 from libs.common.requests import (
     OPEN_CREDENTIAL,
-    Injection,
     OpenCredential,
     SealedCredential,
     credential_context,
 )
 from libs.common.sealed import seal
-from services.credentials.domain import Credential, Owner, WrongOrigin
+from services.credentials.domain import Credential, Owner, WrongOrigin, place
 from services.credentials.store import CredentialStore
 
 # Seconds to wait until we know of a server's address what the asker knows already. Short, since other askers
@@ -45,7 +44,7 @@ class CredentialServer:
         owner = Owner(query.slug, query.user)
         credential, secret = await asyncio.to_thread(self._store.open, owner)
         await self._check_origin(credential, query.origin)
-        injection = msgspec.json.encode(Injection(headers=secret.placement.render(secret.key)))
+        injection = msgspec.json.encode(secret.placement.render(secret.key))
         context = credential_context(owner.slug, owner.user, credential.version)
         try:
             box = seal(injection, query.public_key, context)
@@ -63,8 +62,8 @@ class CredentialServer:
             return server is not None and entry.is_for(server)
 
         refusal = WrongOrigin(
-            f"The credential for {entry.slug} was stored for {entry.origin}, and the server is not there "
-            "now. Enter it again on the page Credentials."
+            f"The credential for {entry.slug} was stored for {place(entry.origin)}, and the server is not "
+            "there now. Enter it again on the page Credentials."
         )
         if asked not in {"", entry.origin}:
             raise refusal

@@ -41,7 +41,7 @@ def _json(credential: Credential | None) -> str:
         return ""
     placement = credential.placement
     told = {
-        "header": placement.header,
+        **({"environment": placement.environment} if placement.environment else {"header": placement.header}),
         "template": placement.template,
         "origin": credential.origin,
         "version": credential.version,

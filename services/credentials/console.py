@@ -1,7 +1,8 @@
 """The page /credentials: for each server that needs one, the organization's credential."""
 
+import shlex
 from asyncio import to_thread
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,15 @@ from libs.common.web.notices import Notice
 from libs.common.web.session import Administrator
 from services.credentials.api import require_server
 from services.credentials.dependencies import Parts, Work
-from services.credentials.domain import Credential, Owner, Placement, Secret
+from services.credentials.domain import (
+    PLACEHOLDER,
+    Credential,
+    Owner,
+    Placement,
+    Secret,
+    default_template,
+    place,
+)
 
 router = APIRouter(include_in_schema=False)
 pages = Pages(Path(__file__).parent / "pages")
@@ -29,20 +38,21 @@ class CredentialForm(BaseModel):
     is the server's as it was when the page was shown: whoever typed the key meant it for that one."""
 
     header: str = ""
+    environment: str = ""
     template: str = ""
     origin: str = ""
     key: SecretStr = SecretStr("")
 
     def secret(self) -> Secret:
         """Raises `BadRequest`."""
-        placement = Placement(self.header.strip(), self.template.strip())
+        placement = Placement(self.header.strip(), self.template.strip(), self.environment.strip())
         return Secret(placement, self.key.get_secret_value().strip())
 
     def origin_at(self, server: Server) -> str:
         """The origin that the key is for. Raises `Conflict` when `server` has moved since."""
         if self.origin != destination_of(server):
             raise Conflict(
-                "The server's address has changed in the meantime. Look at it, then enter the key."
+                "The server's address or command has changed in the meantime. Look at it, then enter the key."
             )
         return self.origin
 
@@ -59,6 +69,15 @@ class Line:
     fields: CredentialForm
     entered: bool
 
+    @property
+    def stdio(self) -> bool:
+        return self.server.transport == "stdio"
+
+    @property
+    def command(self) -> str:
+        """The command as a shell would take it."""
+        return shlex.join(self.server.command)
+
 
 @router.get("/credentials")
 async def list_credentials(request: Request, _: Administrator, work: Work) -> Response:
@@ -71,8 +90,9 @@ async def store_credential(
 ) -> Response:
     owner = Owner(slug, ORGANIZATION)
     try:
-        secret = form.secret()
-        origin = form.origin_at(await require_server(work, slug))
+        secret, server = form.secret(), await require_server(work, slug)
+        origin = form.origin_at(server)
+        secret.placement.check_fits(server)
         write = partial(work.store.put, owner, secret, origin, admin.email)
         done = await work.changes.make(admin, "credential_stored", owner, write)
     except LockgateError as error:
@@ -112,6 +132,7 @@ async def _page(
         status=error.status if error else 200,
         notice=problem or notices.waiting(request),
         lines=lines,
+        place=place,
         unused=list(of_organization.values()),
     )
     return notices.shown(response, request)
@@ -119,11 +140,14 @@ async def _page(
 
 def _line(server: Server, credential: Credential | None, typed: CredentialForm | None) -> Line:
     usable = credential is not None and credential.entry().is_for(server)
-    fields = typed or _fields(credential)
+    fields = typed or _fields(server, credential)
     return Line(server, destination_of(server), credential, usable, fields, typed is not None)
 
 
-def _fields(credential: Credential | None) -> CredentialForm:
-    if credential is None:
-        return CredentialForm(header="Authorization", template="Bearer {key}")
-    return CredentialForm(header=credential.placement.header, template=credential.placement.template)
+def _fields(server: Server, credential: Credential | None) -> CredentialForm:
+    """The fields as they are filled in before anybody types."""
+    if credential and bool(credential.placement.environment) == (server.transport == "stdio"):
+        return CredentialForm(**asdict(credential.placement))
+    if server.transport == "stdio":
+        return CredentialForm(template=PLACEHOLDER)
+    return CredentialForm(header="Authorization", template=default_template("Authorization"))

@@ -72,7 +72,7 @@ class CredentialStore:
             if row and row.origin == origin and self._holds(row, secret):
                 return Change(before, before)
             row = row or CredentialRow(slug=owner.slug, user_id=owner.user)  # type: ignore[call-arg]
-            row.header, row.template = secret.placement.header, secret.placement.template
+            _place(row, secret.placement)
             row.origin, row.version = origin, version
             row.changed_at, row.changed_by = iso(now()), changed_by
             after = _credential(row)
@@ -131,10 +131,14 @@ def _row(session: Session, owner: Owner) -> CredentialRow:
     return row
 
 
+def _place(row: CredentialRow, placement: Placement) -> None:
+    row.header, row.template, row.environment = placement.header, placement.template, placement.environment
+
+
 def _credential(row: CredentialRow) -> Credential:
     return Credential(
         owner=Owner(row.slug, row.user_id),
-        placement=Placement(row.header, row.template),
+        placement=Placement(row.header, row.template, row.environment),
         origin=row.origin,
         version=row.version,
         changed_at=row.changed_at,

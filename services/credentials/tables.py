@@ -26,10 +26,11 @@ class CredentialRow(Row, table=True):
     __tablename__ = "credentials"
     slug: str = Field(primary_key=True)
     user_id: str = Field(primary_key=True)
-    header: str
+    header: str  # empty for one that goes into the environment
     template: str
     origin: str
     envelope: bytes
     version: int
     changed_at: str
     changed_by: str
+    environment: str

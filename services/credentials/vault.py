@@ -71,4 +71,6 @@ def _identity(credential: Credential) -> bytes:
         *("lockgate credential", owner.slug, owner.user),
         *(placement.header, placement.template, credential.origin, credential.version),
     ]
+    if placement.environment:  # else as it was before there were any
+        parts.append(placement.environment)
     return msgspec.json.encode(parts)

@@ -41,7 +41,8 @@ def derive(place: Place) -> dict[Name, Settings]:
         "log_level": "warning",
     }  # a person watches the terminal
     defaults: dict[Name, dict[str, object]] = {
-        "gateway": {"gateway_session_key": session_key},
+        # Whoever runs everything on their own machine runs the commands of its servers there too.
+        "gateway": {"gateway_session_key": session_key, "gateway_stdio": "on"},
         "policy": {"policy_demo_url": place.demo_url},
         "credentials": {"credentials_create_master_key": True},
     }

@@ -5,15 +5,19 @@ from asyncio import to_thread
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
+from msgspec import to_builtins
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
+from libs.common.control.entries import User
 from libs.common.web.session import Administrator
 from services.policy import views
 from services.policy.changes import Done
-from services.policy.dependencies import IfMatch, Work
-from services.policy.domain import Group, Organization, Server, Tool, check_name, check_slug
+from services.policy.dependencies import IfMatch, Parts, Work
+from services.policy.domain import Group, Organization, Precondition, Server
+from services.policy.features import Kind
+from services.policy.names import check_name, check_slug
 
 router = APIRouter(prefix="/api/policy", tags=["policy"])
 
@@ -86,12 +90,13 @@ async def switch_server(
     return _server_changed(work, await work.changes.make(admin, event, write))
 
 
-@router.post("/servers/{slug}/tools/refresh", **_answers(views.ServerChanged))
-async def refresh_tools(admin: Administrator, slug: str, work: Work) -> Response:
-    """Ask the server for its tools. 502 with one sentence when it does not tell them."""
-    tools = await work.upstreams.tools(await to_thread(work.store.server, slug))
-    write = partial(work.store.set_tools, slug, tools)
-    return _server_changed(work, await work.changes.make(admin, "tools_learned", write))
+@router.post("/servers/{slug}/refresh", **_answers(views.ServerChanged))
+@router.post("/servers/{slug}/tools/refresh", deprecated=True, **_answers(views.ServerChanged))
+async def refresh_features(admin: Administrator, slug: str, work: Work) -> Response:
+    """Ask the server for its tools, prompts and resources. 502 with one sentence when it does not tell."""
+    features = await work.upstreams.features(await to_thread(work.store.server, slug))
+    write = partial(work.store.set_features, slug, features)
+    return _server_changed(work, await work.changes.make(admin, "features_learned", write))
 
 
 @router.put("/servers/{slug}/tools", **_answers(views.ServerChanged))
@@ -99,10 +104,39 @@ async def put_tools(
     admin: Administrator, slug: str, body: views.ToolsBody, work: Work, precondition: IfMatch
 ) -> Response:
     """Name the tools of a server that does not tell them itself."""
-    known = {tool.name: tool for tool in (await to_thread(work.store.server, slug)).tools}
-    tools = [known.get(name, Tool(name)) for name in body.names()]
-    write = partial(work.store.set_tools, slug, tools, precondition)
-    return _server_changed(work, await work.changes.make(admin, "tools_named", write))
+    return await _named(admin, slug, {"tools": body.tools}, work, precondition)
+
+
+@router.put("/servers/{slug}/prompts", **_answers(views.ServerChanged))
+async def put_prompts(
+    admin: Administrator, slug: str, body: views.PromptsBody, work: Work, precondition: IfMatch
+) -> Response:
+    """Name the prompts of a server that does not tell them itself."""
+    return await _named(admin, slug, {"prompts": body.prompts}, work, precondition)
+
+
+@router.put("/servers/{slug}/resources", **_answers(views.ServerChanged))
+async def put_resources(
+    admin: Administrator, slug: str, body: views.ResourcesBody, work: Work, precondition: IfMatch
+) -> Response:
+    """Name the resources of a server that does not tell them itself, or the beginnings of their URIs."""
+    return await _named(admin, slug, {"resources": body.resources}, work, precondition)
+
+
+async def _named(
+    admin: User, slug: str, names: dict[Kind, list[str]], work: Parts, precondition: Precondition
+) -> Response:
+    write = partial(work.store.name_features, slug, names, precondition)
+    return _server_changed(work, await work.changes.make(admin, "features_named", write))
+
+
+@router.get("/servers/{slug}/processes")
+async def list_processes(_: Administrator, request: Request, slug: str, work: Work) -> views.ProcessPage:
+    """The processes of a stdio server and what they wrote last on standard error, asked from all gateways."""
+    await to_thread(work.store.server, slug)
+    replicas = len(request.app.state.follower.tables.replicas)
+    found = await work.upstreams.processes(slug, replicas)
+    return views.ProcessPage(items=[views.ReplicaProcesses(**to_builtins(answer)) for answer in found])
 
 
 # -- the organization -------------------------------------------------------------------------------

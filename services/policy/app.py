@@ -20,7 +20,7 @@ from libs.common.web.console import install_console
 from services.policy import api
 from services.policy.changes import Changes
 from services.policy.console import groups, servers
-from services.policy.demo import DemoTools
+from services.policy.demo import DemoFeatures
 from services.policy.dependencies import Parts
 from services.policy.settings import PolicySettings
 from services.policy.store import KINDS, PolicyStore
@@ -44,12 +44,12 @@ def create_app(settings: PolicySettings) -> FastAPI:
     owner = Owner(bus, follower, settings, KINDS, desired)
     journal = Journal(settings.data_dir / "policy-journal")
     shipper = Shipper(bus, journal, settings)
-    changes, upstreams = Changes(owner, journal), Upstreams(bus, settings.policy_upstream_timeout)
-    demo_tools = DemoTools(store, upstreams, changes, wanted=ask_demo)
+    changes, upstreams = Changes(owner, journal), Upstreams(bus, settings)
+    demo = DemoFeatures(store, upstreams, changes, wanted=ask_demo)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with running(bus, follower, owner, journal, shipper, demo_tools):
+        async with running(bus, follower, owner, journal, shipper, demo):
             yield
         engine.dispose()
 

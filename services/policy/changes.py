@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from libs.common.control import changes
-from libs.common.control.entries import AnyEntry, User
+from libs.common.control.entries import User
 from libs.common.control.owner import Owner, Receipt
 from libs.common.journal import Journal
 from services.policy.domain import Change, Group, Organization, Server
@@ -40,5 +40,10 @@ def _told(change: Change[T]) -> changes.Told:
 
 
 def _json(state: Server | Group | Organization | None) -> str:
-    entry: AnyEntry | None = state.entry() if state else None
-    return msgspec.json.encode(entry).decode() if entry else ""
+    """The entry in the control log; of a server also what it offers and the log does not say."""
+    if state is None:
+        return ""
+    entry = msgspec.to_builtins(state.entry())
+    if isinstance(state, Server):
+        entry |= {kind: [feature.name for feature in offered] for kind, offered in state.features}
+    return msgspec.json.encode(entry).decode()

@@ -1,4 +1,4 @@
-"""Asks the demo server for its tools, so that they can be allowed or denied from the first minute on."""
+"""Asks the demo server what it offers, so that it can be allowed or denied from the first minute on."""
 
 import asyncio
 from functools import partial
@@ -11,7 +11,7 @@ from libs.common.lifecycle import cancel
 from services.policy.changes import Changes
 from services.policy.domain import Precondition, Server
 from services.policy.store import DEMO, PolicyStore
-from services.policy.upstream import ToolsUnknown, Upstreams
+from services.policy.upstream import FeaturesUnknown, Upstreams
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +22,8 @@ RETRY_AFTER = 1.0  # seconds
 _POLICY = User(version=0, id="policy", email="")
 
 
-class DemoTools:
-    """Reads them once in the background if they are `wanted`. That it fails is no failure of the service."""
+class DemoFeatures:
+    """Learns them once in the background if they are `wanted`. That it fails is no failure of the service."""
 
     def __init__(self, store: PolicyStore, upstreams: Upstreams, changes: Changes, *, wanted: bool) -> None:
         self._store, self._upstreams, self._changes = store, upstreams, changes
@@ -32,25 +32,25 @@ class DemoTools:
 
     async def start(self) -> None:
         if self._wanted:
-            self._task = asyncio.create_task(self._read(), name="demo-tools")
+            self._task = asyncio.create_task(self._learn(), name="demo-features")
 
     async def stop(self) -> None:
         await cancel(self._task)
 
-    async def _read(self) -> None:
+    async def _learn(self) -> None:
         for attempt in range(ATTEMPTS):
             try:
                 return await self._attempt()
-            except ToolsUnknown as error:
-                log.info("demo_tools_unknown", attempt=attempt + 1, detail=error.detail)
+            except FeaturesUnknown as error:
+                log.info("demo_unknown", attempt=attempt + 1, detail=error.detail)
             except LockgateError as error:  # an administrator changed or deleted it: theirs to decide
-                log.info("demo_tools_not_read", error=str(error))
+                log.info("demo_not_read", error=str(error))
                 return None
             await asyncio.sleep(RETRY_AFTER)
         return None
 
     async def _attempt(self) -> None:
         server: Server = await asyncio.to_thread(self._store.server, DEMO)
-        tools = await self._upstreams.tools(server)
-        write = partial(self._store.set_tools, DEMO, tools, Precondition(version=server.version))
-        await self._changes.make(_POLICY, "tools_learned", write)
+        features = await self._upstreams.features(server)
+        write = partial(self._store.set_features, DEMO, features, Precondition(version=server.version))
+        await self._changes.make(_POLICY, "features_learned", write)

@@ -17,7 +17,13 @@ class PolicySettings(Settings):
         None, description="URL of a demo upstream that the first start registers as the server `demo`."
     )
     policy_upstream_timeout: float = Field(
-        8.0, gt=0, le=60, description="Seconds that a server has to answer when it is asked for its tools."
+        8.0, gt=0, le=60, description="Seconds that a server has to answer when it is asked what it offers."
+    )
+    policy_start_timeout: float = Field(
+        45.0,
+        gt=0,
+        le=300,
+        description="The same for stdio servers, which may have to be started and their packages fetched.",
     )
 
     @property

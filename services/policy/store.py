@@ -4,27 +4,25 @@ A write takes the next version first, which also makes the writers of all replic
 the one before it left, and SQLite never has to turn a reader into a writer.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from sqlalchemy import Engine, update
 from sqlmodel import Session, col, select
 
 from libs.common.control.entries import DEFAULT_GROUP, AnyEntry, ServerAccess
+from services.policy.definition import Definition, InitialAccess, is_loopback
 from services.policy.domain import (
     ANYTHING,
     Change,
-    Definition,
     Group,
-    InitialAccess,
     Organization,
     Precondition,
     Server,
-    Tool,
     UnknownGroup,
     UnknownServer,
-    is_loopback,
 )
+from services.policy.features import Features, Kind
 from services.policy.tables import (
     AccessRow,
     Counter,
@@ -32,8 +30,11 @@ from services.policy.tables import (
     MemberRow,
     OrganizationRow,
     ServerRow,
+    access_of,
     define,
+    grant,
     member_of,
+    offer,
     organization_of,
     server_of,
     server_row,
@@ -67,8 +68,7 @@ class PolicyStore:
     def initialize(self, demo_url: str | None) -> bool:
         """Create what always exists, and with it, once, the demo server; later keep the demo's port right.
 
-        Returns whether the demo server should be asked for its tools: it is new, has moved, or never
-        told them.
+        Returns whether the demo server should be asked what it offers: it is new, has moved, or never told.
         """
         with self._write() as (session, version):
             if session.get(GroupRow, DEFAULT_GROUP) is None:
@@ -146,16 +146,28 @@ class PolicyStore:
                 row.enabled, row.reason, row.version = enabled, reason, version
             return Change(before, server_of(row), (f"server.{slug}",))
 
-    def set_tools(
-        self, slug: str, tools: Collection[Tool], precondition: Precondition = ANYTHING
+    def set_features(
+        self, slug: str, features: Features, precondition: Precondition = ANYTHING
     ) -> Change[Server]:
-        """Say which tools the server has. Raises `UnknownServer`."""
+        """Say what the server offers. Raises `UnknownServer`."""
+        return self._offer(slug, lambda _: features, precondition)
+
+    def name_features(
+        self, slug: str, names: Mapping[Kind, Collection[str]], precondition: Precondition = ANYTHING
+    ) -> Change[Server]:
+        """Say what it offers of some kinds. Raises `UnknownServer`, and `BadRequest` for bad names."""
+        return self._offer(slug, lambda present: present.renamed(names), precondition)
+
+    def _offer(
+        self, slug: str, change: Callable[[Features], Features], precondition: Precondition
+    ) -> Change[Server]:
         with self._write() as (session, version):
             row = _server_row(session, slug)
             precondition.check(row.version)
             before = server_of(row)
-            if before.tools != tuple(tools):
-                row.tools = [{"name": tool.name, "description": tool.description} for tool in tools]
+            features = change(before.features)
+            if before.features != features:
+                offer(row, features)
                 row.version = version
             return Change(before, server_of(row), (f"server.{slug}",))
 
@@ -287,15 +299,12 @@ def _set_access(session: Session, group: str, slug: str, access: ServerAccess | 
         if row:
             session.delete(row)
         return
-    row = row or AccessRow(group_id=group, server_slug=slug, default="deny", tools={})
-    row.default, row.tools = access.default, dict(access.tools)
+    row = row or AccessRow(group_id=group, server_slug=slug)  # type: ignore[call-arg]
+    grant(row, access)
     session.add(row)
 
 
 def _group(session: Session, row: GroupRow) -> Group:
     query = select(AccessRow).where(AccessRow.group_id == row.id).order_by(col(AccessRow.server_slug))
-    servers = {
-        access.server_slug: ServerAccess(default=access.default, tools=access.tools)  # type: ignore[arg-type]
-        for access in session.exec(query)
-    }
+    servers = {access.server_slug: access_of(access) for access in session.exec(query)}
     return Group(id=row.id, name=row.name, servers=servers, version=row.version)

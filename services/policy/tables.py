@@ -1,15 +1,17 @@
 """Policy's tables, and their rows as values of the domain. The schema itself is what `migrations/` says; a
 test compares the two."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import JSON, Column, MetaData
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from libs.common.control.entries import Member
-from services.policy.domain import Definition, Organization, Server, Tool
+from libs.common.control.entries import Member, ServerAccess
+from services.policy.definition import Definition
+from services.policy.domain import Organization, Server
+from services.policy.features import KINDS, Feature, Features
 
 
 class Row(SQLModel, registry=registry(metadata=MetaData())):
@@ -35,7 +37,7 @@ class OrganizationRow(Row, table=True):
 
 
 class ServerRow(Row, table=True):
-    """A registered server. `tools` is a list of `{"name", "description"}`; timeouts in seconds."""
+    """A registered server. What it offers are lists of `{"name", "description"}`; times are in seconds."""
 
     __tablename__ = "servers"
     slug: str = Field(primary_key=True)
@@ -49,6 +51,14 @@ class ServerRow(Row, table=True):
     connect_timeout: float
     response_timeout: float
     version: int
+    bridge: str
+    idle_timeout: float
+    command: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    environment: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
+    processes: str
+    idle_stop: float
+    prompts: list[dict[str, Any]] = Field(sa_column=Column(JSON, nullable=False))
+    resources: list[dict[str, Any]] = Field(sa_column=Column(JSON, nullable=False))
 
 
 class GroupRow(Row, table=True):
@@ -61,13 +71,16 @@ class GroupRow(Row, table=True):
 
 
 class AccessRow(Row, table=True):
-    """What a group may use of a server; no row is no access. `tools` maps a name to `allow` or `deny`."""
+    """What a group may use of a server; no row is no access. `tools`, `prompts` and `resources` map a name to
+    `allow` or `deny`."""
 
     __tablename__ = "access"
     group_id: str = Field(primary_key=True, foreign_key="groups.id")
     server_slug: str = Field(primary_key=True, foreign_key="servers.slug", index=True)
     default: str
     tools: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    prompts: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    resources: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
 
 
 class MemberRow(Row, table=True):
@@ -80,30 +93,46 @@ class MemberRow(Row, table=True):
 
 
 def server_row(slug: str, definition: Definition, version: int) -> ServerRow:
-    columns = asdict(definition)
-    return ServerRow(slug=slug, enabled=True, reason="", tools=[], version=version, **columns)
+    row = ServerRow(slug=slug, enabled=True, reason="", version=version)  # type: ignore[call-arg]
+    define(row, definition)
+    offer(row, Features())
+    return row
 
 
 def define(row: ServerRow, definition: Definition) -> None:
     for column, value in asdict(definition).items():
-        setattr(row, column, value)
+        setattr(row, column, list(value) if isinstance(value, tuple) else value)
+
+
+def offer(row: ServerRow, features: Features) -> None:
+    for kind, offered in features:
+        setattr(row, kind, [asdict(feature) for feature in offered])
 
 
 def server_of(row: ServerRow) -> Server:
+    columns = {column.name: getattr(row, column.name) for column in fields(Definition)}
+    offered = {kind: tuple(Feature(**feature) for feature in getattr(row, kind)) for kind in KINDS}
     return Server(
         slug=row.slug,
-        definition=Definition(
-            name=row.name,
-            url=row.url,
-            transport=row.transport,  # type: ignore[arg-type]
-            auth=row.auth,  # type: ignore[arg-type]
-            connect_timeout=row.connect_timeout,
-            response_timeout=row.response_timeout,
-        ),
+        definition=Definition(**columns | {"command": tuple(row.command)}),
         enabled=row.enabled,
         reason=row.reason,
-        tools=tuple(Tool(tool["name"], tool["description"]) for tool in row.tools),
+        features=Features(**offered),
         version=row.version,
+    )
+
+
+def grant(row: AccessRow, access: ServerAccess) -> None:
+    row.default = access.default
+    row.tools, row.prompts, row.resources = dict(access.tools), dict(access.prompts), dict(access.resources)
+
+
+def access_of(row: AccessRow) -> ServerAccess:
+    return ServerAccess(
+        default=row.default,  # type: ignore[arg-type]
+        tools=row.tools,
+        prompts=row.prompts,
+        resources=row.resources,
     )
 
 

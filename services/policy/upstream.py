@@ -1,126 +1,87 @@
-"""Asks a server for its tools, as a client of it, with the organization's credential where it needs one."""
+"""What servers offer, learned from them by a gateway: only gateways reach them and run their processes."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-
-import httpx2
 import msgspec
-from mcp import Client, MCPError
-from mcp.client.streamable_http import streamable_http_client
+import structlog
 
 from libs.common.bus import Bus, Refused
-from libs.common.control.entries import ORGANIZATION, origin_of
-from libs.common.errors import LockgateError, Unavailable
+from libs.common.errors import Unavailable
 from libs.common.requests import (
-    OPEN_CREDENTIAL,
-    Injection,
-    OpenCredential,
-    SealedCredential,
-    credential_context,
+    LEARN,
+    LIST_PROCESSES,
+    Learned,
+    LearnServer,
+    ListProcesses,
+    Offered,
+    ProcessList,
 )
-from libs.common.sealed import NotForUs, Opener
-from services.policy.domain import TOOL_NAME_LENGTH, TOOLS_PER_SERVER, Server, Tool
+from services.policy.direct import Direct, FeaturesUnknown
+from services.policy.domain import Server
+from services.policy.features import Features, beginning_of, told
+from services.policy.settings import PolicySettings
 
-DESCRIPTION_LENGTH = 300
-PAGES = 50  # of a tool list; a server that never ends is not read for ever
+__all__ = ["FeaturesUnknown", "Upstreams"]
 
+log = structlog.get_logger(__name__)
 
-class ToolsUnknown(LockgateError):
-    """The server did not tell its tools; the detail says why in one sentence."""
-
-    status, type, title = 502, "upstream-failed", "The server did not tell its tools"
+GATHER_WITHIN = 0.7  # seconds that a page may take for it
+MARGIN = 2.0  # seconds more for the answer of the gateway, which gives up by itself
 
 
 class Upstreams:
-    """Reaches upstream servers; `timeout` in seconds for everything that one question takes."""
+    """Asks gateways about servers."""
 
-    def __init__(self, bus: Bus, timeout: float) -> None:
-        self._bus, self._timeout = bus, timeout
+    def __init__(self, bus: Bus, settings: PolicySettings) -> None:
+        self._bus, self._settings = bus, settings
+        self._direct = Direct(bus, settings.policy_upstream_timeout)
 
-    async def tools(self, server: Server) -> list[Tool]:
-        """The tools that `server` lists now. Raises `ToolsUnknown`."""
-        headers = await self._headers(server)
-        statuses: list[int] = []
-
-        async def note_status(response: httpx2.Response) -> None:
-            statuses.append(response.status_code)
-
+    async def features(self, server: Server) -> Features:
+        """What `server` offers now. Raises `FeaturesUnknown`."""
+        if server.definition.transport == "streamable_http":
+            return await self._direct.features(server)
+        within = self._patience(server)
+        query = LearnServer(slug=server.slug, version=server.version, within=within)
         try:
-            async with asyncio.timeout(self._timeout):
-                return await _list_tools(server.definition.url, headers, self._timeout, note_status)
-        except Exception as error:
-            cause = _cause(error)
-            if headers and isinstance(cause, MCPError):  # its words may repeat the credential
-                cause = MCPError(cause.code, f"code {cause.code}")
-            raise ToolsUnknown(_sentence(cause, statuses, self._timeout)) from None
-
-    async def _headers(self, server: Server) -> dict[str, str]:
-        if server.definition.auth != "api_key":
-            return {}
-        opener = Opener()
-        query = OpenCredential(
-            slug=server.slug,
-            user=ORGANIZATION,
-            public_key=opener.public_key,
-            asker="policy",
-            origin=origin_of(server.definition.url),
-        )
-        try:
-            sealed = await self._bus.request(OPEN_CREDENTIAL, query, SealedCredential)
-            context = credential_context(server.slug, ORGANIZATION, sealed.version)
-            return msgspec.json.decode(opener.open(sealed.box, context), type=Injection).headers
+            return _features(await self._bus.request(LEARN, query, Learned, timeout=within + MARGIN))
         except Refused as error:
-            raise ToolsUnknown(f"It needs a credential: {error.detail}") from error
-        except (Unavailable, NotForUs) as error:
-            raise ToolsUnknown("It needs a credential, and the vault does not answer.") from error
+            raise FeaturesUnknown(error.detail) from error
+        except Unavailable as error:
+            raise FeaturesUnknown("No gateway answers that could ask it.") from error
+        except msgspec.DecodeError as error:
+            raise FeaturesUnknown("The gateway's answer cannot be read: is it of another version?") from error
+
+    async def processes(self, slug: str, replicas: int) -> list[ProcessList]:
+        """What runs of a stdio server, by replica; `replicas` are known to be there. Those that do not answer
+        at once are left out."""
+        query = ListProcesses(slug=slug)
+        try:
+            found = await self._bus.gather(LIST_PROCESSES, query, ProcessList, GATHER_WITHIN, replicas)
+        except (Unavailable, msgspec.DecodeError) as error:
+            log.warning("processes_unknown", server=slug, error=repr(error))
+            return []
+        return sorted(found, key=lambda answer: answer.replica)
+
+    def _patience(self, server: Server) -> float:
+        settings = self._settings
+        if server.definition.transport == "stdio":
+            return settings.policy_start_timeout
+        return settings.policy_upstream_timeout
 
 
-async def _list_tools(
-    url: str,
-    headers: dict[str, str],
-    timeout: float,
-    on_response: Callable[[httpx2.Response], Awaitable[None]],
-) -> list[Tool]:
-    http = httpx2.AsyncClient(headers=headers, timeout=timeout, event_hooks={"response": [on_response]})
-    async with http, Client(streamable_http_client(url, http_client=http)) as client:
-        tools: dict[str, Tool] = {}
-        cursor: str | None = None
-        for _ in range(PAGES):
-            page = await client.list_tools(cursor=cursor)
-            for tool in page.tools:
-                if 0 < len(tool.name) <= TOOL_NAME_LENGTH and tool.name.isprintable():
-                    tools.setdefault(tool.name, Tool(tool.name, _first_line(tool.description)))
-            cursor = page.next_cursor
-            if cursor is None or len(tools) >= TOOLS_PER_SERVER:
-                break
-        return list(tools.values())[:TOOLS_PER_SERVER]
+def _features(learned: Learned) -> Features:
+    return Features(
+        tools=told("tools", _pairs(learned.tools)),
+        prompts=told("prompts", _pairs(learned.prompts)),
+        resources=told("resources", _pairs(learned.resources) + _templates(learned.templates)),
+    )
 
 
-def _first_line(description: str | None) -> str:
-    lines = (description or "").strip().splitlines()
-    return lines[0].strip()[:DESCRIPTION_LENGTH] if lines else ""
+def _pairs(offered: list[Offered]) -> list[tuple[str, str]]:
+    return [(item.name, item.description) for item in offered]
 
 
-def _cause(error: BaseException) -> BaseException:
-    """The first error inside the task groups through which it came."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _sentence(error: BaseException, statuses: list[int], timeout: float) -> str:
-    """Why it failed, for people."""
-    status = next((status for status in reversed(statuses) if status >= 400), None)
-    match error:
-        case TimeoutError() | httpx2.TimeoutException():
-            return f"It did not answer within {timeout:g} seconds."
-        case httpx2.HTTPError():
-            return f"The connection to it failed: {error or type(error).__name__}."
-        case _ if status in {401, 403}:
-            return f"It answered with HTTP status {status}: it wants a credential, or refuses the one it got."
-        case _ if status:
-            return f"It answered with HTTP status {status}: is the path of its URL right?"
-        case MCPError():
-            return f"It answered with an MCP error: {error.message[:200]}."
-        case _:
-            return "What it answered is not MCP."
+def _templates(offered: list[Offered]) -> list[tuple[str, str]]:
+    """Templates as the beginnings by which they are allowed or denied; the description says what they are."""
+    return [
+        (beginning_of(item.name), f"{item.name}: {item.description}" if item.description else item.name)
+        for item in offered
+    ]

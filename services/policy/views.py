@@ -1,20 +1,18 @@
 """What the API takes and gives, as OpenAPI describes it."""
 
+from dataclasses import asdict
 from typing import Self
 
+import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from libs.common.control.entries import Access, ServerAccess
+from libs.common.control.entries import Access, AuthType, Bridge, Processes, ServerAccess, Transport
 from libs.common.control.owner import Receipt
-from services.policy.domain import (
-    Definition,
-    Group,
-    InitialAccess,
-    Organization,
-    Server,
-    check_reason,
-    check_tools,
-)
+from libs.common.requests import ProcessState
+from services.policy.definition import Definition, InitialAccess
+from services.policy.domain import Group, Organization, Server
+from services.policy.features import KINDS, check_names
+from services.policy.names import check_reason
 
 
 class _Body(BaseModel):
@@ -24,19 +22,29 @@ class _Body(BaseModel):
 
 
 class ServerBody(_Body):
-    """A server's definition. `default_access` is what the default group gets when the server is created."""
+    """A server's definition; times in seconds. One over `streamable_http` or `sse` has a `url`; one over
+    `stdio` is a process of `command` (the program and its arguments, without a shell) with `environment`,
+    which is for settings: secrets are credentials. `processes` says who shares one; one that nobody has used
+    for `idle_stop` is stopped. `default_access` is what the default group gets when the server is created."""
 
     name: str
-    url: str
-    transport: str = "streamable_http"
-    auth: str = "none"
+    url: str = ""
+    transport: Transport = "streamable_http"
+    bridge: Bridge = "auto"
+    auth: AuthType = "none"
     connect_timeout: float = 5.0
     response_timeout: float = 120.0
+    idle_timeout: float = 60.0
+    command: list[str] = []
+    environment: dict[str, str] = {}
+    processes: Processes = "shared"
+    idle_stop: float = 600.0
     default_access: InitialAccess = "none"
 
     def definition(self) -> Definition:
         """Raises `BadRequest` for values that a server cannot have."""
-        return Definition(**self.model_dump(exclude={"default_access"}))
+        values = self.model_dump(exclude={"default_access"})
+        return Definition(**values | {"command": tuple(self.command)})
 
 
 class SwitchBody(_Body):
@@ -55,21 +63,33 @@ class ToolsBody(_Body):
 
     tools: list[str]
 
-    def names(self) -> list[str]:
-        """Raises `BadRequest`."""
-        return check_tools(self.tools)
+
+class PromptsBody(_Body):
+    """Names of prompts, for a server that does not tell them."""
+
+    prompts: list[str]
+
+
+class ResourcesBody(_Body):
+    """URIs of resources, or the beginnings of URIs with `*` behind them."""
+
+    resources: list[str]
 
 
 class AccessBody(_Body):
-    """`default` is for every tool that `tools` does not name."""
+    """`default` is for whatever is not named. Resources are named by URI, or by the beginning of one with `*`
+    behind it; the longest that fits counts."""
 
     default: Access = "allow"
     tools: dict[str, Access] = {}
+    prompts: dict[str, Access] = {}
+    resources: dict[str, Access] = {}
 
     def access(self) -> ServerAccess:
         """Raises `BadRequest`."""
-        check_tools(list(self.tools))
-        return ServerAccess(default=self.default, tools=self.tools)
+        for kind in KINDS:
+            check_names(kind, getattr(self, kind))
+        return ServerAccess(**self.model_dump())
 
 
 class GroupBody(_Body):
@@ -82,49 +102,52 @@ class Versioned(BaseModel):
     version: int
 
 
-class ToolView(BaseModel):
+class FeatureView(BaseModel):
     name: str
     description: str
 
 
 class ServerView(Versioned):
-    """A server. `mcp_url` is what people give to their clients."""
+    """A server and what it is known to offer. `mcp_url` is what people give to their clients."""
 
     slug: str
     name: str
     mcp_url: str
     url: str
-    transport: str
-    auth: str
+    transport: Transport
+    bridge: Bridge
+    auth: AuthType
     enabled: bool
     reason: str
     connect_timeout: float
     response_timeout: float
-    tools: list[ToolView]
+    idle_timeout: float
+    command: list[str]
+    environment: dict[str, str]
+    processes: Processes
+    idle_stop: float
+    tools: list[FeatureView]
+    prompts: list[FeatureView]
+    resources: list[FeatureView]
 
     @classmethod
     def of(cls, server: Server, public_url: str, **more: object) -> Self:
-        definition = server.definition
         values: dict[str, object] = {
             "slug": server.slug,
-            "name": definition.name,
             "mcp_url": mcp_url(public_url, server.slug),
-            "url": definition.url,
-            "transport": definition.transport,
-            "auth": definition.auth,
             "enabled": server.enabled,
             "reason": server.reason,
-            "connect_timeout": definition.connect_timeout,
-            "response_timeout": definition.response_timeout,
-            "tools": [{"name": tool.name, "description": tool.description} for tool in server.tools],
             "version": server.version,
         }
-        return cls.model_validate(values | more)
+        offered = {kind: [asdict(feature) for feature in known] for kind, known in server.features}
+        return cls.model_validate(values | asdict(server.definition) | offered | more)
 
 
 class AccessView(BaseModel):
     default: Access
     tools: dict[str, Access]
+    prompts: dict[str, Access]
+    resources: dict[str, Access]
 
 
 class GroupView(Versioned):
@@ -136,9 +159,7 @@ class GroupView(Versioned):
 
     @classmethod
     def of(cls, group: Group, **more: object) -> Self:
-        servers = {
-            slug: {"default": access.default, "tools": access.tools} for slug, access in group.servers.items()
-        }
+        servers = {slug: msgspec.structs.asdict(access) for slug, access in group.servers.items()}
         values: dict[str, object] = {"id": group.id, "name": group.name, "version": group.version}
         return cls.model_validate(values | {"servers": servers} | more)
 
@@ -171,6 +192,33 @@ class OrganizationChanged(OrganizationView):
 
 class Deleted(BaseModel):
     receipt: Receipt
+
+
+class ProcessView(BaseModel):
+    """A process of a stdio server, or the last one where none runs. `user` is whose alone it is, empty for
+    everybody's; `errors` are the last lines that it wrote on standard error."""
+
+    state: ProcessState
+    user: str
+    pid: int | None
+    started: str
+    ending: str
+    retry_in: float
+    errors: list[str]
+
+
+class ReplicaProcesses(BaseModel):
+    """What runs at a gateway replica; `enabled`: it runs commands at all."""
+
+    replica: str
+    enabled: bool
+    processes: list[ProcessView]
+
+
+class ProcessPage(BaseModel):
+    """Of the replicas that answered."""
+
+    items: list[ReplicaProcesses]
 
 
 class ServerPage(BaseModel):

@@ -1,11 +1,16 @@
 """Fixtures for the services' tests: the control log as other services write it, people who are signed in,
-apps that run, records that were shipped."""
+apps that run, records that were shipped, a PostgreSQL server."""
 
+import os
 import secrets
+import shutil
+import subprocess
+import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import httpx2
@@ -23,9 +28,10 @@ from libs.common.records import STREAM as RECORDS
 from libs.common.records import SUBJECTS
 from libs.common.settings import Settings
 from libs.common.tokens import ACCESS_TYPE, ALGORITHM, CONSOLE_AUDIENCE, CONSOLE_TYPE
-from tests.conftest import Nats
+from tests.conftest import Nats, free_port
 
 PUBLIC_URL = "http://127.0.0.1:8080"  # as `Settings` has it by default
+POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 IN_BROWSER = {"Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
 
 
@@ -175,3 +181,27 @@ async def shipped(control: ControlLog) -> Shipped:
         return lines
 
     return read
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL server of our own."""
+    if POSTGRES is None:
+        pytest.skip("there is no PostgreSQL on this machine")
+    directory, port = Path(tempfile.mkdtemp(prefix="lockgate-postgres-")), free_port()
+    user = "nobody" if os.getuid() == 0 else None  # it does not run as root
+    if user:
+        shutil.chown(directory, user)
+
+    def run(program: str, *arguments: str) -> None:
+        command = [str(POSTGRES / program), "-D", str(directory / "data"), *arguments]
+        subprocess.run(command, check=True, capture_output=True, cwd="/", timeout=60, user=user)
+
+    try:
+        run("initdb", "-A", "trust", "-U", "lockgate", "--no-sync")
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={directory}"
+        run("pg_ctl", "start", "-w", "-o", options, "-l", str(directory / "log"))
+        yield f"postgresql://lockgate@127.0.0.1:{port}/postgres"
+        run("pg_ctl", "stop", "-m", "immediate")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

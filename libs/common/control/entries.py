@@ -16,6 +16,8 @@ AuthType: TypeAlias = Literal["none", "api_key", "oauth"]
 Transport: TypeAlias = Literal["streamable_http", "sse", "stdio"]
 # Whose processes of a stdio server: everybody's, each user's, or each session's.
 Processes: TypeAlias = Literal["shared", "user", "session"]
+# "always" translates even where a client could speak with the upstream as it is.
+Bridge: TypeAlias = Literal["auto", "always"]
 
 # The `<user>` of a credential that the whole organization uses.
 ORGANIZATION = "organization"
@@ -49,7 +51,7 @@ class Server(Entry, frozen=True, kw_only=True):
     name: str
     url: str = ""  # empty for stdio
     transport: Transport = "streamable_http"
-    bridge: Literal["auto", "always"] = "auto"  # always: translate even where clients could adapt
+    bridge: Bridge = "auto"
     enabled: bool = True
     reason: str = ""
     auth: AuthType = "none"
@@ -169,10 +171,14 @@ def key_of(entry: AnyEntry) -> str:
 
 
 def destination_of(server: Server) -> str:
-    """Where a credential for `server` goes: the origin of its URL, or, for stdio, a name for its command."""
+    """Where a credential for `server` goes: the origin of its URL, or, for stdio, a name for its command.
+
+    The settings of its environment are part of that: one of them may say where the command sends the key.
+    """
     if server.transport != "stdio":
         return origin_of(server.url)
-    digest = hashlib.sha256(msgspec.json.encode(server.command)).hexdigest()
+    program = [server.command, sorted(server.environment.items())]
+    digest = hashlib.sha256(msgspec.json.encode(program)).hexdigest()
     return f"stdio:{digest}" if server.command else ""
 
 

@@ -1,7 +1,7 @@
 """What the pages' forms send, and how every page is shown."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import Request
 from pydantic import BaseModel
@@ -12,15 +12,16 @@ from libs.common.errors import BadRequest
 from libs.common.web import notices
 from libs.common.web.frame import Pages
 from libs.common.web.notices import Notice
-from services.policy.domain import (
-    Definition,
-    InitialAccess,
-    Precondition,
-    Server,
-    check_reason,
-    check_tools,
-    chosen,
+from services.policy.console.texts import (
+    command_of,
+    environment_of,
+    text_of_command,
+    text_of_environment,
 )
+from services.policy.definition import Definition, InitialAccess
+from services.policy.domain import Precondition, Server
+from services.policy.features import KINDS, Choice, Kind, check_names, chosen
+from services.policy.names import check_reason
 
 pages = Pages(Path(__file__).parent.parent / "pages")
 
@@ -35,13 +36,21 @@ def show(
 
 
 class ServerForm(BaseModel):
-    """The fields of a server as they were typed; `version` is that of the page on which they were."""
+    """The fields of a server as they were typed; `version` is that of the page on which they were. Those that
+    are not of its transport do not count."""
 
     name: str = ""
+    transport: str = "streamable_http"
     url: str = ""
+    bridge: str = "auto"
     auth: str = "none"
     connect_timeout: str = "5"
     response_timeout: str = "120"
+    idle_timeout: str = "60"
+    command: str = ""
+    environment: str = ""
+    processes: str = "shared"
+    idle_stop: str = "600"
     version: str = ""
 
     @classmethod
@@ -50,21 +59,41 @@ class ServerForm(BaseModel):
         definition = server.definition
         return cls(
             name=definition.name,
+            transport=definition.transport,
             url=definition.url,
+            bridge=definition.bridge,
             auth=definition.auth,
             connect_timeout=f"{definition.connect_timeout:g}",
             response_timeout=f"{definition.response_timeout:g}",
+            idle_timeout=f"{definition.idle_timeout:g}",
+            command=text_of_command(definition.command),
+            environment=text_of_environment(definition.environment),
+            processes=definition.processes,
+            idle_stop=f"{definition.idle_stop:g}",
         )
 
     def definition(self) -> Definition:
         """The server that the fields describe. Raises `BadRequest`."""
-        return Definition(
-            name=self.name.strip(),
-            url=self.url.strip(),
-            auth=self.auth,  # type: ignore[arg-type]  # Definition checks it
-            connect_timeout=_number("connect_timeout", self.connect_timeout),
-            response_timeout=_number("response_timeout", self.response_timeout),
-        )
+        numbers = ("connect_timeout", "response_timeout", "idle_timeout")
+        values: dict[str, Any] = {
+            "name": self.name.strip(),
+            "transport": self.transport,
+            "auth": self.auth,
+            **{name: _number(name, getattr(self, name)) for name in numbers},
+        }
+        return Definition(**values, **(self._process() if self.transport == "stdio" else self._address()))
+
+    def _address(self) -> dict[str, Any]:
+        bridge = self.bridge if self.transport == "streamable_http" else "auto"
+        return {"url": self.url.strip(), "bridge": bridge}
+
+    def _process(self) -> dict[str, Any]:
+        return {
+            "command": command_of(self.command),
+            "environment": environment_of(self.environment),
+            "processes": self.processes,
+            "idle_stop": _number("idle_stop", self.idle_stop),
+        }
 
 
 class NewServerForm(ServerForm):
@@ -91,14 +120,15 @@ class SwitchForm(BaseModel):
         return "" if self.enabled else check_reason(self.reason.strip())
 
 
-class ToolNamesForm(BaseModel):
-    """Names of tools, one on each line."""
+class NamesForm(BaseModel):
+    """Names of what a server offers, one on each line."""
 
-    names: str = ""
+    tools: str = ""
+    prompts: str = ""
+    resources: str = ""
 
-    def tools(self) -> list[str]:
-        """Raises `BadRequest`."""
-        return check_tools([line.strip() for line in self.names.splitlines() if line.strip()])
+    def names(self) -> dict[Kind, list[str]]:
+        return {kind: _names(getattr(self, kind)) for kind in KINDS}
 
 
 class GroupForm(BaseModel):
@@ -107,19 +137,27 @@ class GroupForm(BaseModel):
 
 
 class AccessForm(BaseModel):
-    """What a group may use of a server: nothing, all but the unticked tools, or only the ticked ones. `known`
-    are the tools that the form showed, `back` is the page that it was on."""
+    """What a group may use of a server: nothing, all but what is unticked, or only what is ticked. `known_*`
+    is what the form showed, one on each line, `back` the page that it was on."""
 
     mode: Literal["none", "allow", "deny"]
     version: str
     back: Literal["group", "server"] = "group"
-    known: list[str] = []
-    ticked: list[str] = []
+    known_tools: str = ""
+    known_prompts: str = ""
+    known_resources: str = ""
+    tools: list[str] = []
+    prompts: list[str] = []
+    resources: list[str] = []
 
-    def access(self) -> ServerAccess | None:
-        """Raises `BadRequest`."""
-        known = check_tools(self.known)
-        return None if self.mode == "none" else chosen(self.mode, self.ticked, known)
+    def access(self, present: ServerAccess | None) -> ServerAccess | None:
+        """What it may use then; what was not shown as it is at `present`. Raises `BadRequest`."""
+        if self.mode == "none":
+            return None
+        return chosen(self.mode, {kind: self._choice(kind) for kind in KINDS}, present)
+
+    def _choice(self, kind: Kind) -> Choice:
+        return Choice(check_names(kind, _names(getattr(self, f"known_{kind}"))), getattr(self, kind))
 
 
 def unless_changed(version: str) -> Precondition:
@@ -127,6 +165,10 @@ def unless_changed(version: str) -> Precondition:
     if not version.isdecimal() or len(version) > 18:
         raise BadRequest("the form's version field is no number")
     return Precondition(version=int(version))
+
+
+def _names(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _number(name: str, text: str) -> float:

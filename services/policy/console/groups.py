@@ -9,9 +9,10 @@ from starlette.responses import Response
 
 from libs.common.web import notices
 from libs.common.web.session import Administrator
+from services.policy.console.choices import Choices
 from services.policy.console.forms import AccessForm, GroupForm, show, unless_changed
 from services.policy.dependencies import Work
-from services.policy.domain import check_name
+from services.policy.names import check_name
 
 router = APIRouter(include_in_schema=False)
 
@@ -27,7 +28,8 @@ async def list_groups(request: Request, _: Administrator, work: Work) -> Respons
 async def show_group(request: Request, _: Administrator, group: str, work: Work) -> Response:
     found = await to_thread(work.store.group, group)
     servers = await to_thread(work.store.servers, "", SERVERS_SHOWN)
-    return show(request, "group.html", group=found, servers=servers)
+    choices = [Choices.of(found, server) for server in servers]
+    return show(request, "group.html", group=found, choices=choices)
 
 
 @router.post("/groups/{group}")
@@ -44,7 +46,9 @@ async def rename_group(
 async def change_access(
     admin: Administrator, group: str, slug: str, work: Work, form: Annotated[AccessForm, Form()]
 ) -> Response:
-    write = partial(work.store.set_access, group, slug, form.access(), unless_changed(form.version))
+    present = (await to_thread(work.store.group, group)).servers.get(slug)
+    access, precondition = form.access(present), unless_changed(form.version)
+    write = partial(work.store.set_access, group, slug, access, precondition)
     done = await work.changes.make(admin, "access_changed", write)
     path = f"/servers/{slug}" if form.back == "server" else f"/groups/{group}"
     notice = notices.after(f"What the group may use of {slug} is saved.", done.receipt)

@@ -1,5 +1,6 @@
 """The pages /servers and /servers/{slug}."""
 
+import re
 from asyncio import to_thread
 from functools import partial
 from typing import Annotated
@@ -12,22 +13,27 @@ from libs.common.web import notices
 from libs.common.web.notices import Notice
 from libs.common.web.session import Administrator
 from services.policy import clients
+from services.policy.console.choices import Choices
 from services.policy.console.forms import (
+    NamesForm,
     NewServerForm,
     ServerForm,
     SwitchForm,
-    ToolNamesForm,
     show,
     unless_changed,
 )
 from services.policy.dependencies import Parts, Work
-from services.policy.domain import Precondition, Server, Tool, check_slug
-from services.policy.upstream import ToolsUnknown
+from services.policy.domain import Precondition, Server
+from services.policy.features import Features
+from services.policy.names import check_slug
+from services.policy.upstream import FeaturesUnknown
 from services.policy.views import mcp_url
 
 router = APIRouter(include_in_schema=False)
 
 PAGE_SIZE = 100
+# Names of variables that are more often secrets than settings.
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|CREDENTIAL", re.IGNORECASE)
 
 
 @router.get("/servers")
@@ -39,7 +45,7 @@ async def list_servers(request: Request, _: Administrator, work: Work, after: st
 async def add_server(
     request: Request, admin: Administrator, work: Work, form: Annotated[NewServerForm, Form()]
 ) -> Response:
-    """Add the server and ask it once for its tools; that it does not tell them does not stand in the way."""
+    """Add the server and ask it once what it offers; that it does not tell does not stand in the way."""
     try:
         slug, definition, access = check_slug(form.slug.strip()), form.definition(), form.access()
         write = partial(work.store.put_server, slug, definition, access, Precondition(absent=True))
@@ -49,9 +55,9 @@ async def add_server(
     assert done.after
     notice = notices.after(f"{definition.name} is added.", done.receipt)
     try:
-        notice = notice.and_then(await _learn_tools(admin, done.after, work))
-    except ToolsUnknown as error:
-        notice = notice.and_then(Notice(f"Its tools could not be read. {error.detail}", "warn"))
+        notice = notice.and_then(await _learn(admin, done.after, work))
+    except FeaturesUnknown as error:
+        notice = notice.and_then(Notice(f"What it offers could not be read. {error.detail}", "warn"))
     return notices.redirect(f"/servers/{slug}", notice, work.settings)
 
 
@@ -96,23 +102,23 @@ async def switch_server(
     return notices.redirect(f"/servers/{slug}", notices.after(said, done.receipt), work.settings)
 
 
-@router.post("/servers/{slug}/tools/refresh")
-async def refresh_tools(admin: Administrator, slug: str, work: Work) -> Response:
+@router.post("/servers/{slug}/refresh")
+async def refresh_features(admin: Administrator, slug: str, work: Work) -> Response:
     server = await to_thread(work.store.server, slug)
     try:
-        notice = await _learn_tools(admin, server, work)
-    except ToolsUnknown as error:
-        notice = Notice(f"Its tools could not be read. {error.detail} You can name them by hand.", "bad")
+        notice = await _learn(admin, server, work)
+    except FeaturesUnknown as error:
+        said = f"What it offers could not be read. {error.detail} You can name it by hand."
+        notice = Notice(said, "bad")
     return notices.redirect(f"/servers/{slug}", notice, work.settings)
 
 
-@router.post("/servers/{slug}/tools")
-async def name_tools(
-    admin: Administrator, slug: str, work: Work, form: Annotated[ToolNamesForm, Form()]
+@router.post("/servers/{slug}/features")
+async def name_features(
+    admin: Administrator, slug: str, work: Work, form: Annotated[NamesForm, Form()]
 ) -> Response:
-    known = {tool.name: tool for tool in (await to_thread(work.store.server, slug)).tools}
-    tools = [known.get(name, Tool(name)) for name in form.tools()]
-    done = await work.changes.make(admin, "tools_named", partial(work.store.set_tools, slug, tools))
+    write = partial(work.store.name_features, slug, form.names())
+    done = await work.changes.make(admin, "features_named", write)
     return notices.redirect(f"/servers/{slug}", notices.after("Saved.", done.receipt), work.settings)
 
 
@@ -124,13 +130,19 @@ async def delete_server(admin: Administrator, slug: str, work: Work) -> Response
     return notices.redirect("/servers", notice, work.settings)
 
 
-async def _learn_tools(admin: Administrator, server: Server, work: Parts) -> Notice:
-    """Ask `server` for its tools and keep them. Raises `ToolsUnknown`."""
-    tools = await work.upstreams.tools(server)
-    write = partial(work.store.set_tools, server.slug, tools)
-    done = await work.changes.make(admin, "tools_learned", write)
-    count = "1 tool" if len(tools) == 1 else f"{len(tools)} tools"
-    return notices.after(f"It has {count}.", done.receipt)
+async def _learn(admin: Administrator, server: Server, work: Parts) -> Notice:
+    """Ask `server` what it offers and keep it. Raises `FeaturesUnknown`."""
+    features = await work.upstreams.features(server)
+    write = partial(work.store.set_features, server.slug, features)
+    done = await work.changes.make(admin, "features_learned", write)
+    return notices.after(f"It has {_counted(features)}.", done.receipt)
+
+
+def _counted(features: Features) -> str:
+    """How many tools there are, and how many of the rest if there are any."""
+    counts = [(kind, len(offered)) for kind, offered in features if offered or kind == "tools"]
+    said = [f"1 {kind[:-1]}" if count == 1 else f"{count} {kind}" for kind, count in counts]
+    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
 
 
 async def _list(
@@ -169,6 +181,8 @@ async def _detail(
 ) -> Response:
     server = await to_thread(work.store.server, slug)
     url = mcp_url(work.settings.public_url, slug)
+    tables = request.app.state.follower.tables
+    stdio = server.definition.transport == "stdio"
     return show(
         request,
         "server.html",
@@ -176,7 +190,11 @@ async def _detail(
         notice=_problem(error),
         server=server,
         url=url,
-        groups=await to_thread(work.store.groups),
+        offered=_counted(server.features) if any(known for _, known in server.features) else "",
+        doubtful=[name for name in server.definition.environment if _SECRET.search(name)],
+        replicas=await work.upstreams.processes(slug, len(tables.replicas)) if stdio else None,
+        users=tables.users,
+        choices=[Choices.of(group, server) for group in await to_thread(work.store.groups)],
         snippets=clients.snippets(slug, url),
         fields=entered or ServerForm.of(server),
         lacks_credential=_lacks_credential(request, server),

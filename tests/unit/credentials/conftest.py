@@ -70,19 +70,41 @@ class Vault:
             revision = await self.control.put(server(slug, url=url))
         await follower.wait_for(lambda: follower.applied >= revision, timeout=5)
 
+    async def know(self, entry: Server) -> None:
+        """Write a server into the control log; return when the service knows."""
+        revision, follower = await self.control.put(entry), self.app.state.follower
+        await follower.wait_for(lambda: follower.applied >= revision, timeout=5)
+
     async def open(self, slug: str = "wiki", **more: str) -> dict[str, str]:
         """The headers that a gateway gets for the server. Raises what the bus raises."""
+        return (await self.inject(slug, **more)).headers
+
+    async def inject(self, slug: str = "wiki", **more: str) -> Injection:
+        """What a gateway gets for the server. Raises what the bus raises."""
         opener = Opener()
         query = OpenCredential(slug=slug, user=ORGANIZATION, public_key=opener.public_key, **more)
         sealed = await self.control.bus.request(OPEN_CREDENTIAL, query, SealedCredential)
         context = credential_context(slug, ORGANIZATION, sealed.version)
-        return msgspec.json.decode(opener.open(sealed.box, context), type=Injection).headers
+        return msgspec.json.decode(opener.open(sealed.box, context), type=Injection)
 
 
 def server(slug: str = "wiki", auth: Any = "api_key", url: str = "") -> Server:
     """A server as policy writes it into the control log."""
     url = url or f"https://{slug}.example.com/mcp"
     return Server(version=1, slug=slug, name=slug.title(), url=url, auth=auth)
+
+
+def command(*parts: str, slug: str = "tools", **more: Any) -> Server:
+    """A stdio server as policy writes it into the control log."""
+    return Server(
+        version=1,
+        slug=slug,
+        name=slug.title(),
+        transport="stdio",
+        command=list(parts or ("npx", "-y", "a b")),
+        auth="api_key",
+        **more,
+    )
 
 
 @pytest.fixture

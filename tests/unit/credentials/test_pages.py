@@ -97,7 +97,7 @@ async def test_a_key_typed_before_the_server_moved_is_not_stored_for_its_new_add
     await vault.move("https://evil.example/mcp")
     answer = await vault.browser.post("/credentials/wiki/organization", data=FORM)
     assert answer.status_code == 409
-    assert "address has changed" in _text(answer)
+    assert "address or command has changed" in _text(answer)
     assert (await vault.api.get("/api/credentials")).json()["items"] == []
 
 

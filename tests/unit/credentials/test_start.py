@@ -5,27 +5,17 @@ import stat
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 
 from libs.common.control.entries import ORGANIZATION, CredentialVersion
 from libs.common.settings import BadSettings, load
-from libs.common.sql import open_database, sqlite_url
-from services.credentials.app import MIGRATIONS, create_app
+from services.credentials.app import create_app
 from services.credentials.settings import CredentialsSettings
-from services.credentials.tables import Row
 from tests.unit.conftest import ControlLog, Serve
 from tests.unit.credentials.conftest import master_key
 
 
 def _settings(tmp_path: Path, **more: object) -> CredentialsSettings:
     return CredentialsSettings(data_dir=tmp_path / "data", **more)  # type: ignore[arg-type]
-
-
-def test_the_migrations_make_the_schema_that_the_code_expects(tmp_path: Path) -> None:
-    engine = open_database(sqlite_url(tmp_path / "vault.db"), MIGRATIONS)
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Row.metadata) == []
 
 
 def test_without_a_master_key_it_refuses_to_start_and_says_how_to_make_one(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_sealing_twice_gives_different_envelopes() -> None:
         {"owner": Owner("wiki", "ada")},
         {"placement": Placement("X-Other", "{key}")},
         {"placement": Placement("X-Api-Key", "leak {key}")},
+        {"placement": Placement("", "{key}", "X_API_KEY")},
         {"origin": "http://wiki.example.com:80"},
         {"origin": "https://evil.example:443"},
         {"version": 8},

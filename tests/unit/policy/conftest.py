@@ -72,6 +72,8 @@ class Upstream:
     port: int
     tools: list[tuple[str, str]] = field(default_factory=list)
     wants: tuple[str, str] | None = None
+    prompts: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
     seen: list[dict[str, str]] = field(default_factory=list)
 
     @property
@@ -82,6 +84,12 @@ class Upstream:
         server = MCPServer("upstream")
         for name, description in self.tools:
             server.add_tool(lambda: "done", name=name, description=description)
+        for name in self.prompts:
+            server.prompt(name)(lambda: "say it")
+        for uri in self.resources:
+            server.resource(uri, name="page", description="A page")(
+                (lambda page: page) if "{page}" in uri else (lambda: "text")
+            )
         inner = server.streamable_http_app()
 
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,8 +111,8 @@ def upstream() -> Iterator[StartUpstream]:
     """`await upstream(("add", "Adds"), wants=("x-api-key", "k"))` starts one in a thread of its own."""
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    async def start(*tools: tuple[str, str], wants: tuple[str, str] | None = None) -> Upstream:
-        made = Upstream(free_port(), list(tools), wants)
+    async def start(*tools: tuple[str, str], **more: Any) -> Upstream:
+        made = Upstream(free_port(), list(tools), **more)
         config = uvicorn.Config(made.app(), port=made.port, log_level="critical", ws="none")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)

@@ -10,7 +10,7 @@ import pytest
 from libs.common.sql import open_database
 from services.policy import demo
 from services.policy.app import MIGRATIONS, create_app
-from services.policy.domain import Tool
+from services.policy.features import Feature, Features
 from services.policy.settings import PolicySettings
 from services.policy.store import PolicyStore
 from tests.conftest import eventually, free_port
@@ -55,7 +55,7 @@ async def test_the_first_start_reads_them_and_says_so_in_the_record(
     async with asyncio.timeout(10):
         while not events:
             events = await shipped("admin_events")
-    assert [(event["event"], event["actor"]) for event in events] == [("tools_learned", "policy")]
+    assert [(event["event"], event["actor"]) for event in events] == [("features_learned", "policy")]
     assert json.loads(events[0]["after"])["tools"] == ["add", "now"]
 
 
@@ -74,8 +74,8 @@ async def test_a_demo_that_never_answers_keeps_nothing_from_starting_or_stopping
 ) -> None:
     app = create_app(_with_demo(settings, f"http://127.0.0.1:{free_port()}/mcp"))
     async with asyncio.timeout(20), app.router.lifespan_context(app):
-        await eventually(lambda: not [t for t in asyncio.all_tasks() if t.get_name() == "demo-tools"])
-    assert store.server("demo").tools == ()
+        await eventually(lambda: not [t for t in asyncio.all_tasks() if t.get_name() == "demo-features"])
+    assert store.server("demo").features == Features()
 
 
 async def test_the_service_stops_while_it_still_waits_for_the_demo(
@@ -83,15 +83,15 @@ async def test_the_service_stops_while_it_still_waits_for_the_demo(
 ) -> None:
     app = create_app(_with_demo(settings, f"http://127.0.0.1:{silent_port}/mcp"))
     async with asyncio.timeout(20), app.router.lifespan_context(app):
-        assert [t for t in asyncio.all_tasks() if t.get_name() == "demo-tools"]
-    assert not [t for t in asyncio.all_tasks() if t.get_name() == "demo-tools"]
+        assert [t for t in asyncio.all_tasks() if t.get_name() == "demo-features"]
+    assert not [t for t in asyncio.all_tasks() if t.get_name() == "demo-features"]
 
 
 def test_it_is_asked_when_it_is_new_has_moved_or_never_told_them(store: PolicyStore) -> None:
     first, second = "http://127.0.0.1:9001/mcp", "http://127.0.0.1:9002/mcp"
     assert store.initialize(first)
     assert store.initialize(first)
-    store.set_tools("demo", [Tool("add")])
+    store.set_features("demo", Features(tools=(Feature("add"),)))
     assert not store.initialize(first)
     assert store.initialize(second)
     assert not store.initialize(second)

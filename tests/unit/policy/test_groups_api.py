@@ -2,7 +2,11 @@
 
 from typing import Any
 
+import pytest
+
 from tests.unit.policy.conftest import Policy
+
+NOTHING_NAMED: dict[str, Any] = {"tools": {}, "prompts": {}, "resources": {}}
 
 
 async def _access_in_log(policy: Policy, slug: str) -> Any:
@@ -22,8 +26,36 @@ async def test_a_tool_denied_to_the_group_stands_in_the_log(policy: Policy) -> N
     body = {"default": "allow", "tools": {"delete_page": "deny"}}
     answer = await policy.api.put("/api/policy/groups/default/servers/wiki", json=body)
     assert answer.status_code == 200
+    assert answer.json()["servers"]["wiki"] == NOTHING_NAMED | body
+    assert await _access_in_log(policy, "wiki") == NOTHING_NAMED | body
+
+
+async def test_prompts_and_resources_are_granted_like_tools(policy: Policy) -> None:
+    await policy.add("wiki")
+    body = {
+        "default": "deny",
+        "tools": {"read": "allow"},
+        "prompts": {"ask": "allow"},
+        "resources": {"wiki://public/*": "allow", "wiki://public/draft": "deny"},
+    }
+    answer = await policy.api.put("/api/policy/groups/default/servers/wiki", json=body)
     assert answer.json()["servers"]["wiki"] == body
     assert await _access_in_log(policy, "wiki") == body
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"prompts": {"": "allow"}}, "the name of a prompt"),
+        ({"resources": {"x" * 2001: "allow"}}, "the URI of a resource"),
+        ({"resources": {"wiki://a": "perhaps"}}, "resources"),
+    ],
+)
+async def test_what_can_be_no_name_is_refused(policy: Policy, body: dict[str, Any], said: str) -> None:
+    await policy.add("wiki")
+    answer = await policy.api.put("/api/policy/groups/default/servers/wiki", json=body)
+    assert answer.status_code == 400
+    assert said in answer.json()["detail"]
 
 
 async def test_access_is_replaced_as_a_whole_and_taken_away(policy: Policy) -> None:
@@ -31,7 +63,10 @@ async def test_access_is_replaced_as_a_whole_and_taken_away(policy: Policy) -> N
     path = "/api/policy/groups/default/servers/wiki"
     await policy.api.put(path, json={"default": "deny", "tools": {"read": "allow"}})
     await policy.api.put(path, json={"default": "deny", "tools": {"list": "allow"}})
-    assert await _access_in_log(policy, "wiki") == {"default": "deny", "tools": {"list": "allow"}}
+    assert await _access_in_log(policy, "wiki") == NOTHING_NAMED | {
+        "default": "deny",
+        "tools": {"list": "allow"},
+    }
     assert (await policy.api.delete(path)).status_code == 200
     assert await _access_in_log(policy, "wiki") is None
 
@@ -79,4 +114,4 @@ async def test_access_that_somebody_else_changed_is_not_overwritten(policy: Poli
     assert (await policy.api.put(path, json={}, headers={"If-Match": tag})).status_code == 200
     late = await policy.api.put(path, json={"default": "deny"}, headers={"If-Match": tag})
     assert late.status_code == 412
-    assert await _access_in_log(policy, "wiki") == {"default": "allow", "tools": {}}
+    assert await _access_in_log(policy, "wiki") == NOTHING_NAMED | {"default": "allow"}

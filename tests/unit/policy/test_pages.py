@@ -16,6 +16,7 @@ from tests.conftest import eventually, free_port
 from tests.unit.conftest import SignIn
 from tests.unit.policy.conftest import Policy, StartUpstream
 
+NOTHING_NAMED: dict[str, object] = {"tools": {}, "prompts": {}, "resources": {}}
 WIKI = {"name": "Wiki", "slug": "wiki", "url": "https://wiki.example.com/mcp"}
 
 
@@ -59,7 +60,7 @@ async def test_a_server_that_does_not_tell_its_tools_is_added_all_the_same(polic
     answer = await policy.browser.post("/servers", data=WIKI | {"url": url})
     page = await policy.browser.get(answer.headers["location"])
     assert "Wiki is added" in _notice(page)
-    assert "Its tools could not be read" in _notice(page)
+    assert "What it offers could not be read" in _notice(page)
     assert '<p class="notice warn"' in page.text
 
 
@@ -130,15 +131,15 @@ async def test_ticked_tools_become_the_groups_access(policy: Policy) -> None:
     await policy.add("wiki")
     await policy.api.put("/api/policy/servers/wiki/tools", json={"tools": ["read", "write"]})
     group = (await policy.api.get("/api/policy/groups/default")).json()
-    form = {"version": str(group["version"]), "known": ["read", "write"], "ticked": ["read"]}
+    form = {"version": str(group["version"]), "known_tools": "read\r\nwrite\r\n", "tools": ["read"]}
     path = "/groups/default/servers/wiki"
     await _follow(policy, await policy.browser.post(path, data=form | {"mode": "deny", "back": "server"}))
     group = (await policy.api.get("/api/policy/groups/default")).json()
-    assert group["servers"]["wiki"] == {"default": "deny", "tools": {"read": "allow"}}
+    assert group["servers"]["wiki"] == NOTHING_NAMED | {"default": "deny", "tools": {"read": "allow"}}
     form["version"] = str(group["version"])
     await _follow(policy, await policy.browser.post(path, data=form | {"mode": "allow"}))
     group = (await policy.api.get("/api/policy/groups/default")).json()
-    assert group["servers"]["wiki"] == {"default": "allow", "tools": {"write": "deny"}}
+    assert group["servers"]["wiki"] == NOTHING_NAMED | {"default": "allow", "tools": {"write": "deny"}}
     form["version"] = str(group["version"])
     await _follow(policy, await policy.browser.post(path, data=form | {"mode": "none"}))
     assert (await policy.api.get("/api/policy/groups/default")).json()["servers"] == {}
@@ -172,7 +173,7 @@ async def test_settings_tools_and_names_are_edited_by_forms(policy: Policy) -> N
     }
     await _follow(policy, await policy.browser.post("/servers/wiki", data=form))
     await _follow(
-        policy, await policy.browser.post("/servers/wiki/tools", data={"names": "read\r\n\r\nwrite"})
+        policy, await policy.browser.post("/servers/wiki/features", data={"tools": "read\r\n\r\nwrite"})
     )
     now = (await policy.api.get("/api/policy/servers/wiki")).json()
     assert (now["name"], now["auth"], now["connect_timeout"]) == ("Handbook", "api_key", 2.5)

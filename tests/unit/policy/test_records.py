@@ -45,7 +45,7 @@ async def test_each_kind_of_change_has_its_event(policy: Policy, shipped: Shippe
         assert answer.status_code == 200, path
     assert [event["event"] for event in await _events(shipped, 7)] == [
         "server_saved",
-        "tools_named",
+        "features_named",
         "access_changed",
         "group_renamed",
         "organization_disabled",

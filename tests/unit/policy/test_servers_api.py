@@ -57,7 +57,7 @@ async def test_a_server_can_be_created_with_access_for_the_default_group(policy:
     await policy.add("wiki", default_access=access)
     group = await policy.control.get("group.default")
     assert group is not None
-    assert group["servers"] == {"wiki": {"default": access, "tools": {}}}
+    assert group["servers"] == {"wiki": {"default": access, "tools": {}, "prompts": {}, "resources": {}}}
 
 
 async def test_a_server_is_nobodys_until_granted(policy: Policy) -> None:
@@ -83,8 +83,6 @@ async def test_default_access_does_not_touch_a_server_that_exists(policy: Policy
         ({"url": "https://wiki.example.com:99999/mcp"}, "URL"),
         ({"url": "https://wiki.example.com/m cp"}, "spaces"),
         ({"url": "https://wiki.example.com/\r\nX: y"}, "URL"),
-        ({"transport": "stdio"}, "streamable_http"),
-        ({"transport": "sse"}, "streamable_http"),
         ({"auth": "oauth"}, "api_key"),
         ({"name": " "}, "name"),
         ({"connect_timeout": 0}, "connect_timeout"),
@@ -103,7 +101,7 @@ async def test_a_bad_value_is_refused_with_its_reason(
     assert (await policy.api.get("/api/policy/servers/wiki")).status_code == 404
 
 
-@pytest.mark.parametrize("slug", ["Wiki", "-wiki", "w.iki", "w" * 64, "wiki*", "_organization"])
+@pytest.mark.parametrize("slug", ["Wiki", "-wiki", "w.iki", "w" * 64, "wiki*", "_organization", "sse"])
 async def test_a_bad_slug_is_refused(policy: Policy, slug: str) -> None:
     answer = await policy.api.put(f"/api/policy/servers/{slug}", json=WIKI)
     assert answer.status_code == 400

@@ -1,18 +1,13 @@
 """What the service finds and makes when it starts."""
 
-from pathlib import Path
-
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 
 from libs.common.control.entries import Org, Server
-from libs.common.sql import open_database, sqlite_url
+from libs.common.sql import open_database
 from services.policy.app import MIGRATIONS, create_app
-from services.policy.domain import Definition
+from services.policy.definition import Definition
 from services.policy.settings import PolicySettings
 from services.policy.store import PolicyStore
-from services.policy.tables import Row
 from tests.unit.conftest import ControlLog, Serve
 
 DEMO = "http://127.0.0.1:9001/mcp"
@@ -21,12 +16,6 @@ DEMO = "http://127.0.0.1:9001/mcp"
 def _store(settings: PolicySettings) -> PolicyStore:
     settings.data_dir.mkdir(exist_ok=True)
     return PolicyStore(open_database(settings.database_url, MIGRATIONS))
-
-
-def test_the_migrations_make_the_schema_that_the_code_expects(tmp_path: Path) -> None:
-    engine = open_database(sqlite_url(tmp_path / "policy.db"), MIGRATIONS)
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Row.metadata) == []
 
 
 def test_the_first_start_registers_the_demo_for_everybody(settings: PolicySettings) -> None:

@@ -1,4 +1,4 @@
-"""Learning a server's tools from the server itself."""
+"""Learning what a server offers from the server itself."""
 
 import secrets
 from typing import Any
@@ -18,7 +18,7 @@ from libs.common.sealed import seal
 from tests.conftest import free_port
 from tests.unit.policy.conftest import Policy, StartUpstream
 
-REFRESH = "/api/policy/servers/wiki/tools/refresh"
+REFRESH = "/api/policy/servers/wiki/refresh"
 
 
 async def test_tools_are_read_from_a_real_server(policy: Policy, upstream: StartUpstream) -> None:
@@ -33,6 +33,20 @@ async def test_tools_are_read_from_a_real_server(policy: Policy, upstream: Start
     entry = await policy.control.get("server.wiki")
     assert entry is not None
     assert entry["tools"] == ["read", "write"]
+
+
+async def test_prompts_and_resources_are_read_too_and_a_template_as_its_beginning(
+    policy: Policy, upstream: StartUpstream
+) -> None:
+    server = await upstream(prompts=("ask",), resources=("wiki://home", "wiki://pages/{page}"))
+    await policy.add("wiki", url=server.url)
+    answer = (await policy.api.post(REFRESH)).json()
+    assert answer["tools"] == []
+    assert [prompt["name"] for prompt in answer["prompts"]] == ["ask"]
+    assert answer["resources"] == [
+        {"name": "wiki://home", "description": "A page"},
+        {"name": "wiki://pages/*", "description": "wiki://pages/{page}: A page"},
+    ]
 
 
 async def test_reading_the_same_tools_again_changes_nothing(policy: Policy, upstream: StartUpstream) -> None:

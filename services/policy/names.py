@@ -1,0 +1,36 @@
+"""Names and texts that administrators give, and what they may hold."""
+
+import re
+
+from libs.common.errors import BadRequest
+
+SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+RESERVED = {"sse"}  # `/mcp/sse` is HTTP+SSE for all servers together
+NAME_LENGTH = 100
+REASON_LENGTH = 500
+
+
+def check_slug(slug: str) -> str:
+    """`slug` if it can name a server. Raises `BadRequest`."""
+    if not SLUG.fullmatch(slug):
+        raise BadRequest(
+            f"{slug[:80]!r} is no slug: up to 63 lower-case letters, digits and hyphens, "
+            "beginning with a letter or digit"
+        )
+    if slug in RESERVED:
+        raise BadRequest(f"{slug} stands for something else in URLs: choose another slug")
+    return slug
+
+
+def check_name(name: str) -> str:
+    """`name` if it can stand on a page. Raises `BadRequest`."""
+    if not name.strip() or len(name) > NAME_LENGTH or not name.isprintable():
+        raise BadRequest(f"a name has 1 to {NAME_LENGTH} printable characters")
+    return name
+
+
+def check_reason(reason: str) -> str:
+    """`reason` if it is short enough to be shown to callers. Raises `BadRequest`."""
+    if len(reason) > REASON_LENGTH or not reason.isprintable():
+        raise BadRequest(f"a reason has at most {REASON_LENGTH} printable characters")
+    return reason

@@ -7,7 +7,7 @@ each request its own stream. `services.gateway.eras` makes either of the other.
 """
 
 from collections.abc import Callable
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from services.gateway.connection import UpstreamFailed
 
@@ -17,6 +17,8 @@ Era: TypeAlias = Literal["legacy", "modern"]
 Check: TypeAlias = Callable[[], None]
 Emit: TypeAlias = Callable[[bytes], None]
 OnClosed: TypeAlias = Callable[[UpstreamFailed], None]
+# The request with this id (raw JSON) gets no answer any more, while the session goes on.
+OnFailed: TypeAlias = Callable[[bytes, UpstreamFailed], None]
 
 
 def always() -> None:
@@ -26,15 +28,24 @@ def always() -> None:
 class Session(Protocol):
     """A two-way pipe of messages, from `initialize` to its end (revisions 2024-11-05 to 2025-11-25).
 
-    Made with `on_message`, called for each message from the upstream in order, and `on_closed`, called once
-    if the upstream ends the session, not after `close`. Neither may block or raise.
+    Made with three callbacks, none of which may block or raise. `on_message` is called for each message from
+    the upstream, in the order of its stream. `on_closed` is called once if the upstream ends the session, not
+    after `close`; every request that still waits is lost then. `on_failed` is called where the session goes
+    on and one request does not: its own stream broke before the answer (Streamable HTTP only). An id is
+    named once at the most, and never after its answer.
     """
 
     async def start(self) -> None:
         """Connect. Raises `UpstreamFailed`."""
 
     async def send(self, message: bytes, check: Check) -> None:
-        """Send one message; the answer comes by `on_message`. Raises `UpstreamFailed`."""
+        """Send one message, and return when the upstream has accepted it; the answer comes by `on_message`.
+
+        An upstream may accept a request only by answering it, so several may be sent at once, each in a task
+        of its own. Cancelling ends the waiting and the message's stream; to cancel a request, send
+        `notifications/cancelled`. Raises `UpstreamFailed`: then the message was not accepted, and no other
+        word of it comes.
+        """
 
     async def close(self) -> None:
         """End the session upstream too, as far as the transport can. May be called twice."""
@@ -54,3 +65,20 @@ class Endpoint(Protocol):
 
     async def close(self) -> None:
         """Let go of what it holds. Requests that run end with `UpstreamFailed`. May be called twice."""
+
+
+class OpenSession(Protocol):
+    """Makes a session with an upstream, not yet started."""
+
+    def __call__(self, on_message: Emit, on_closed: OnClosed, on_failed: OnFailed) -> Session: ...
+
+
+class Reached(NamedTuple):
+    """An upstream, and the era that it speaks: legacy gives `open`, modern gives `endpoint`.
+
+    The endpoint may be shared with others: its `close` ends what was asked for here, not the upstream.
+    """
+
+    era: Era
+    endpoint: Endpoint | None = None
+    open: OpenSession | None = None

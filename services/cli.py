@@ -127,6 +127,31 @@ def failures() -> Iterator[None]:
 
 
 @app.command()
+def login(
+    url: Annotated[str, typer.Argument(help="URL of an MCP server behind Lockgate.")],
+    everything: Annotated[
+        bool, typer.Option("--json", help="Print the whole answer, with the refresh token.")
+    ] = False,
+) -> None:
+    """Print an access token for a client that wants one pasted, after you have signed in by browser."""
+    import json
+
+    import httpx2
+
+    from services.device_login import LoginFailed, login
+
+    def show(page: str, code: str) -> None:
+        typer.echo(f"Open {page}\nand check that it shows {code}.", err=True)
+
+    try:
+        with httpx2.Client(timeout=30) as http:
+            tokens = login(url, show, http)
+    except LoginFailed as error:
+        fail(str(error))
+    typer.echo(json.dumps(tokens) if everything else tokens["access_token"])
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(f"lockgate {distribution_version('lockgate')}")

@@ -66,36 +66,38 @@ class Capture:
         self.outcome = Outcome()
         self._id, self._limit = id, limit
         self._splitter = Splitter(READ_LIMIT) if sse else None
+        self._beginning = b""  # of an event that was too long to be read
+        self._found = False  # the response, for sure
         self._held = bytearray()
-        self._hash = hashlib.sha256()
+        self._hash: hashlib._Hash | None = None  # of what is too long to be read
         self._size = 0
 
     def feed(self, chunk: bytes) -> None:
         if self._splitter is None:
             self._keep(chunk)
-        elif not self.outcome.answered:
+        elif not self._found:
             self._feed_events(chunk)
 
     def end(self) -> Outcome:
         """The outcome, when nothing more comes."""
         if self._splitter is None and self._size:
-            if self._size <= READ_LIMIT:
-                self._read(bytes(self._held))
-                if not self.outcome.answered:  # an error page, say
-                    self.outcome.output = Payload.of(bytes(self._held), self._limit)
-            else:
-                self._too_long(self._size, self._hash.hexdigest(), bytes(self._held[: self._limit]))
+            if self._hash:
+                self._too_long(self._size, self._hash.hexdigest(), bytes(self._held))
+                return self.outcome
+            self._read(bytes(self._held))
+            if not self.outcome.answered:  # an error page, say
+                self.outcome.output = Payload.of(bytes(self._held), self._limit)
         return self.outcome
 
     def _keep(self, chunk: bytes) -> None:
         self._size += len(chunk)
-        if self._size <= READ_LIMIT:
-            self._held += chunk
+        if self._hash:
+            self._hash.update(chunk)
             return
-        if self._held and self._size - len(chunk) <= READ_LIMIT:  # it has just become too long to read
-            self._hash.update(self._held)
+        self._held += chunk
+        if self._size > READ_LIMIT:  # it has just become too long to be read
+            self._hash = hashlib.sha256(self._held)
             del self._held[self._limit :]
-        self._hash.update(chunk)
 
     def _feed_events(self, chunk: bytes) -> None:
         assert self._splitter is not None
@@ -103,33 +105,37 @@ class Capture:
             for event in self._splitter.feed(chunk):
                 self._read(data_of(event))
         except TooLong:
-            # Too long to be read: it passes, and the record says so. Which message it was is not known.
-            held = data_of(self._splitter.rest())
-            self._too_long(len(held), "", held[: self._limit])
-            self.outcome.detail = "an event was too long to be read; the size is a lower bound"
+            self._beginning = data_of(self._splitter.rest())[: self._limit]
+            self._splitter.skip()
+        if self._beginning and not self._splitter.skipping and self._id != b"null" and not self._found:
+            # It will have been the response, unless that is still to come.
+            self._too_long(self._splitter.skipped, "", self._beginning)
+            self.outcome.detail = "the answer was too long to be read; its size is that of its event"
+            self._beginning = b""
 
     def _read(self, data: bytes) -> None:
-        if not data:
+        if not data or self._found:
             return
         try:
             answer = _answer(data)
         except msgspec.DecodeError:
             return
-        outcome = self.outcome
         if self._id != b"null" and bytes(answer.id) != self._id:
             return
-        if error := bytes(answer.error):
-            outcome.answered = outcome.failed = True
-            outcome.error_code, outcome.detail = _describe(error)
-            outcome.output = Payload.of(error, self._limit)
-        elif result := bytes(answer.result):
-            outcome.answered = True
-            outcome.failed = _is_error(result)
-            outcome.output = Payload.of(result, self._limit)
+        if answer.error or answer.result:
+            self._found, self.outcome = True, _outcome(answer, self._limit)
 
     def _too_long(self, size: int, sha256: str, kept: bytes) -> None:
         self.outcome.answered = True
         self.outcome.output = Payload(kept.decode(errors="ignore"), size, sha256)
+
+
+def _outcome(answer: _Answer, limit: int) -> Outcome:
+    if error := bytes(answer.error):
+        code, detail = _describe(error)
+        return Outcome(True, True, code, detail, Payload.of(error, limit))
+    result = bytes(answer.result)
+    return Outcome(True, _is_error(result), output=Payload.of(result, limit))
 
 
 def _is_error(result: bytes) -> bool:

@@ -55,7 +55,10 @@ class Redactor:
 
 
 def _forms(value: bytes) -> Iterable[bytes]:
-    """The value, its last word (the key behind `Bearer`), and both as they stand in JSON."""
+    """The value, its last word (the key behind `Bearer`), and both as they stand in JSON: a header is
+    Latin-1 there, a variable UTF-8."""
     for form in (value, value.rpartition(b" ")[2]):
         yield form
         yield json.dumps(form.decode("latin-1"))[1:-1].encode()
+        yield json.dumps(form.decode(errors="replace"))[1:-1].encode()
+        yield json.dumps(form.decode(errors="replace"), ensure_ascii=False)[1:-1].encode()

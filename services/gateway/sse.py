@@ -15,14 +15,21 @@ class Splitter:
     """Takes chunks, gives whole events, each with the empty line that ends it."""
 
     def __init__(self, limit: int) -> None:
+        self.skipping = False  # the event that comes in is passed over
+        self.skipped = 0  # bytes that were passed over, of the last such event
         self._limit = limit
         self._held = bytearray()
         self._searched = 0  # up to here no border begins
         self._begun = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The events that `chunk` completes. Raises `TooLong`."""
+        """The events that `chunk` completes. Raises `TooLong`, when it has given all that came whole before.
+
+        After that, either `skip` the event or feed no more.
+        """
         self._held += chunk
+        if self.skipping and not self._find_end():
+            return []
         if not self._begun and len(self._held) >= len(_BOM):
             self._begun = True
             if self._held.startswith(_BOM):  # readers skip it, so a filter must not stumble over it
@@ -34,9 +41,23 @@ class Splitter:
             start = border.end()
         del self._held[:start]
         self._searched = max(0, len(self._held) - 3)
-        if len(self._held) > self._limit:
+        if len(self._held) > self._limit and not events:
             raise TooLong
         return events
+
+    def skip(self) -> None:
+        """Pass over the event that is too long, to its end."""
+        self.skipping, self.skipped = True, 0
+        self._find_end()
+
+    def _find_end(self) -> bool:
+        border = _BORDER.search(self._held, self._searched)
+        passed = border.end() if border else max(0, len(self._held) - 3)  # a border may begin in what is left
+        del self._held[:passed]
+        self.skipped += passed
+        self._searched = 0
+        self.skipping = border is None
+        return border is not None
 
     def rest(self) -> bytes:
         """What the stream ended with, without an empty line behind it: no event, by the standard."""

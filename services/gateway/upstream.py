@@ -5,24 +5,18 @@ response before its end closes the connection, which is how a cancelled call rea
 """
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from libs.common.clock import elapsed
-from libs.common.lifecycle import cancel
 from services.gateway.connection import Connection, Header, UpstreamFailed
+from services.gateway.dialing import Origin
+from services.gateway.pool import Pool
 
-IDLE_FOR = 3.0  # seconds; common servers close idle connections after five
-
-
-class Origin(NamedTuple):
-    """Where connections go."""
-
-    scheme: str
-    host: str
-    port: int
+IDLE_TIMEOUT = 60.0  # seconds; what a server has that does not say (libs.common.control.entries)
+# What may stand in a request target (RFC 3986, sections 3.3 and 3.4); the rest is written as %XX.
+_TARGET = "/?:@!$&'()*+,;=~%"
 
 
 class Target(NamedTuple):
@@ -33,13 +27,14 @@ class Target(NamedTuple):
     path: bytes
 
 
+@lru_cache(1024)
 def target_of(url: str) -> Target:
     """`url` taken apart. Raises `ValueError` for what is no http(s) URL."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"not an http(s) URL: {url}")
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), _TARGET)
     host = parts.netloc.rpartition("@")[2]
     origin = Origin(parts.scheme, parts.hostname, port)
     return Target(origin, host.encode("ascii" if host.isascii() else "idna"), path.encode())
@@ -85,11 +80,15 @@ class Response:
 
 
 class Exchange:
-    """One request and its answer, which can be aborted from outside at any moment until its `release`."""
+    """One request and its answer, which can be aborted from outside at any moment until its `release`.
 
-    def __init__(self, pool: "Pool") -> None:
+    `lasting`: the answer is a stream without an end of its own, such as that of a GET.
+    """
+
+    def __init__(self, pool: Pool, *, lasting: bool = False) -> None:
         self.aborted: UpstreamFailed | None = None
-        self._pool = pool
+        self._pool, self._lasting = pool, lasting
+        self._in_streams = False
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[Connection] | None = None
 
@@ -108,131 +107,64 @@ class Exchange:
         connect_timeout: float,
         response_timeout: float,
         last_check: Callable[[], None],
+        *,
+        idle_timeout: float = IDLE_TIMEOUT,
     ) -> Response:
         """Send, and wait for the head of the answer. Raises `UpstreamFailed`.
 
         `last_check` is called when a connection is there, right before the first byte; it may raise too.
+        The timeouts are in seconds: for a connection; from the end of the request to the head of the answer;
+        for some of the request to be taken, and between bytes of an answer that is no event stream.
         """
         if self.aborted:
             raise self.aborted
+        self._enter()
         connection = self._connection = self._pool.take() or await self._connect(connect_timeout)
         if self.aborted:
             raise self.aborted
         last_check()
         try:
-            async with asyncio.timeout(response_timeout):
-                await connection.send(head, body)
-                await connection.head()
-        except TimeoutError as error:
-            detail = f"it did not answer within {response_timeout:g} s"
-            raise UpstreamFailed("upstream_timeout", detail) from error
+            await connection.send(head, body, response_timeout, idle_timeout)
+            await connection.head()
+        except UpstreamFailed as error:
+            if error.reason == "upstream_timeout":
+                self._pool.did_not_answer(error.detail)
+            raise
+        self._pool.answered()
         return Response(connection)
+
+    def _enter(self) -> None:
+        """Raises `UpstreamFailed` when there is no use in trying."""
+        if self._lasting:
+            self._pool.enter_stream()
+            self._in_streams = True
+        self._pool.check_answering()
 
     def release(self) -> None:
         """Give the connection back, or close it if the answer was not read to its end."""
         connection, self._connection = self._connection, None
         if connection:
             self._pool.put(connection)
+        if self._in_streams:
+            self._in_streams = False
+            self._pool.leave_stream()
 
     async def _connect(self, timeout: float) -> Connection:
-        self._connecting = asyncio.ensure_future(self._pool.connect(timeout))
+        connecting = self._connecting = asyncio.ensure_future(self._pool.connect(timeout))
         try:
-            return await self._connecting
+            return await connecting
         except asyncio.CancelledError:
             if self.aborted:
                 raise self.aborted from None
-            self._connecting.cancel()
+            connecting.cancel()
+            connecting.add_done_callback(self._not_needed)
             raise
         finally:
             self._connecting = None
 
-
-class Pool:
-    """The connections to one origin."""
-
-    def __init__(self, origin: Origin, limit: int) -> None:
-        self.origin = origin
-        self._limit = limit
-        self._idle: list[Connection] = []
-        self._count = 0
-        self._tls = ssl.create_default_context() if origin.scheme == "https" else None
-
-    def take(self) -> Connection | None:
-        """An idle connection, the one used last."""
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.closed and elapsed() - connection.idle_since < IDLE_FOR:
-                return connection
-            self.discard(connection)
-        return None
-
-    async def connect(self, timeout: float) -> Connection:
-        """A new connection. Raises `UpstreamFailed`."""
-        if self._count >= self._limit:
-            raise UpstreamFailed("upstream_busy", f"all {self._limit} connections to it are in use")
-        self._count += 1
-        try:
-            async with asyncio.timeout(timeout):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    Connection, self.origin.host, self.origin.port, ssl=self._tls
-                )
-                return connection
-        except TimeoutError as error:
-            self._count -= 1
-            raise UpstreamFailed("upstream_unreachable", f"no connection within {timeout:g} s") from error
-        except OSError as error:
-            self._count -= 1
-            raise UpstreamFailed("upstream_unreachable", _explain(error)) from error
-        except BaseException:
-            self._count -= 1
-            raise
-
-    def put(self, connection: Connection) -> None:
-        if not connection.reusable:
-            self.discard(connection)
-            return
-        connection.idle_since = elapsed()
-        self._idle.append(connection)
-
-    def discard(self, connection: Connection) -> None:
-        self._count -= 1
-        connection.close()
-
-    def close_idle(self, older_than: float = IDLE_FOR) -> None:
-        """Close connections that have been idle for `older_than` seconds."""
-        limit = elapsed() - older_than
-        for connection in [c for c in self._idle if c.closed or c.idle_since <= limit]:
-            self._idle.remove(connection)
-            self.discard(connection)
-
-
-class Pools:
-    """A pool for each origin, made when first needed. One slow origin has no effect on another."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._pools: dict[Origin, Pool] = {}
-        self._sweeper: asyncio.Task[None] | None = None
-
-    def pool(self, origin: Origin) -> Pool:
-        pool = self._pools.get(origin)
-        if pool is None:
-            pool = self._pools[origin] = Pool(origin, self._limit)
-        return pool
-
-    async def start(self) -> None:
-        self._sweeper = asyncio.create_task(self._sweep(), name="upstream-sweeper")
-
-    async def stop(self) -> None:
-        await cancel(self._sweeper)
-        for pool in self._pools.values():
-            pool.close_idle(older_than=0)
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(IDLE_FOR)
-            for pool in self._pools.values():
-                pool.close_idle()
+    def _not_needed(self, connecting: asyncio.Task[Connection]) -> None:
+        if not connecting.cancelled() and not connecting.exception():
+            self._pool.discard(connecting.result())
 
 
 def request_head(method: bytes, target: Target, headers: Sequence[Header], body_size: int | None) -> bytes:
@@ -242,13 +174,3 @@ def request_head(method: bytes, target: Target, headers: Sequence[Header], body_
     if body_size is not None:
         lines.append(b"content-length: %d" % body_size)
     return b"\r\n".join([*lines, b"", b""])
-
-
-def _explain(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate cannot be verified: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason}"
-    if isinstance(error, ConnectionRefusedError):
-        return "it refuses connections"
-    return f"no connection: {error.strerror or error}"

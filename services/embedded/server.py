@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from libs.common.settings import Settings
 from services.embedded.console import Console
+from services.embedded.heads import BoundedHeads
 from services.embedded.lifespan import Lifespan
 
 BACKLOG = 2048
@@ -58,7 +59,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="none",
-                http="httptools",
+                http=BoundedHeads,
                 ws="none",
                 lifespan="off",
                 log_config=None,

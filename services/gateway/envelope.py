@@ -9,20 +9,19 @@ JSON-RPC 2.0, section 4).
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, NoReturn, TypeAlias
 
 import msgspec
 
+from services.gateway.subjects import Subject, Unnamed, subjects_of
+
 META_VERSION = "io.modelcontextprotocol/protocolVersion"
-# The parameter that says on what a method acts.
-NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
-# The longest that are recorded, in characters; tool names are at most 128 by the specification.
-LONGEST = {"method": 128, "name": 256, "uri": 4096}
-# Some decoders (Go's) ignore the case of keys. A key that is one of these in another case is refused.
-MESSAGE_KEYS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
-PARAMS_KEYS = frozenset({"name", "uri", "arguments", "_meta"})
+LONGEST_METHOD = 128  # characters
+DEEPEST = 128  # objects and arrays within each other; other parsers have a limit too, and a smaller stack
 # Bodies with more separators than this are costly to check: not on the event loop.
 SIMPLE = 10_000
 
@@ -42,14 +41,24 @@ class Malformed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One message. `id` and `params` are raw JSON; `name` is the tool, prompt or resource acted on."""
+    """One message. `id` and `params` are raw JSON; `version` is that of `_meta`, where it is text.
+
+    `modern`: it is of the era of 2026-07-28, for its `_meta` says a protocol version.
+    """
 
     kind: Kind
     id: bytes
     method: str
-    name: str
     params: bytes
-    modern: bool
+    subjects: tuple[Subject, ...] = ()
+    modern: bool = False
+    version: str = ""
+    task: str = ""  # the task that the message is about (tasks extension)
+
+    @property
+    def name(self) -> str:
+        """The tool, prompt or resource acted on; empty if there is none, or several."""
+        return self.subjects[0].name if len(self.subjects) == 1 else ""
 
 
 class _Message(msgspec.Struct):
@@ -61,14 +70,7 @@ class _Message(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw()
 
 
-class _Params(msgspec.Struct):
-    name: Any = None
-    uri: Any = None
-    meta: Any = msgspec.field(name="_meta", default=None)
-
-
 _message = msgspec.json.Decoder(_Message).decode
-_params = msgspec.json.Decoder(_Params).decode
 _id = msgspec.json.Decoder(str | int).decode
 
 
@@ -79,7 +81,7 @@ def is_simple(body: bytes) -> bool:
 
 def parse(body: bytes) -> Envelope:
     """The envelope of `body`. Raises `Malformed`."""
-    _check_strict(body)
+    decoded = _strict(body)
     try:
         message = _message(body)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -91,37 +93,41 @@ def parse(body: bytes) -> Envelope:
         _check_id(id)
     if message.method is None:
         return _response(message, id)
-    if not isinstance(message.method, str) or not 0 < len(message.method) <= LONGEST["method"]:
+    if not isinstance(message.method, str) or not 0 < len(message.method) <= LONGEST_METHOD:
         raise Malformed("invalid_request", -32600, '"method" must be a short string', id or b"null")
     if message.result or message.error:
         raise Malformed("invalid_request", -32600, "both a request and a response", id or b"null")
-    name, modern = _subject(message.method, bytes(message.params), id or b"null")
-    kind: Kind = "request" if id else "notification"
-    return Envelope(kind, id or b"null", message.method, name, bytes(message.params), modern)
+    return _call(message.method, id, bytes(message.params), decoded.get("params", {}))
 
 
 def _response(message: _Message, id: bytes) -> Envelope:
     """The client's answer to a request of the server (revisions before 2026-07-28)."""
     if not id or bool(message.result) == bool(message.error):
         raise Malformed("invalid_request", -32600, "neither a request nor a response", id or b"null")
-    return Envelope("response", id, "", "", bytes(message.result or message.error), False)
+    return Envelope("response", id, "", bytes(message.result or message.error))
 
 
-def _subject(method: str, params: bytes, id: bytes) -> tuple[str, bool]:
-    """What the method acts on, and whether the message is of the modern era."""
-    field = NAMED_BY.get(method)
+def _call(method: str, id: bytes, raw: bytes, params: object) -> Envelope:
+    """A request or notification; `raw` are its params as they stand, `params` the same decoded."""
+    kind: Kind = "request" if id else "notification"
+    id = id or b"null"
+    if not isinstance(params, dict):
+        raise Malformed("invalid_params", -32602, 'the member "params" must be an object', id)
     try:
-        decoded = _params(params) if params else _Params()
-    except msgspec.DecodeError:
-        raise Malformed("invalid_params", -32602, 'the member "params" must be an object', id) from None
-    modern = isinstance(decoded.meta, dict) and META_VERSION in decoded.meta
-    if field is None:
-        return "", modern
-    name = getattr(decoded, field)
-    if not isinstance(name, str) or not 0 < len(name) <= LONGEST[field]:
-        detail = f'{method} needs a "{field}" of at most {LONGEST[field]} characters in its params'
-        raise Malformed("invalid_params", -32602, detail, id)
-    return name, modern
+        subjects = subjects_of(method, params)
+    except Unnamed as error:
+        raise Malformed("invalid_params", -32602, str(error), id) from None
+    meta = params.get("_meta")
+    version = meta.get(META_VERSION, _ABSENT) if isinstance(meta, dict) else _ABSENT
+    task = params.get("taskId") if method.startswith("tasks/") else ""
+    return Envelope(kind, id, method, raw, subjects, version is not _ABSENT, _text(version), _text(task))
+
+
+_ABSENT = object()
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _check_id(id: bytes) -> None:
@@ -131,8 +137,12 @@ def _check_id(id: bytes) -> None:
         raise Malformed("invalid_request", -32600, 'the member "id" must be a string or an integer') from None
 
 
-def _check_strict(body: bytes) -> None:
-    """Refuse what is not strict JSON, and objects in which a key stands twice, at any depth."""
+# -- strictness ------------------------------------------------------------------------------------
+
+
+def _strict(body: bytes) -> dict[str, object]:
+    """`body` decoded. Refuses what is not strict JSON, or has a key twice in an object, however deep."""
+    _check_depth(body)
     try:
         decoded = _STRICT.decode(body.decode())
     except _Duplicate as error:
@@ -145,17 +155,56 @@ def _check_strict(body: bytes) -> None:
         raise Malformed("batch", -32600, "batches are not part of MCP: send one message at a time")
     if not isinstance(decoded, dict):
         raise Malformed("invalid_request", -32600, "a message is a JSON object")
-    _check_case(decoded, MESSAGE_KEYS)
-    params = decoded.get("params")
-    if isinstance(params, dict):
-        _check_case(params, PARAMS_KEYS)
+    _check_case(decoded, _KEYS)
+    return decoded
 
 
-def _check_case(members: dict[str, object], known: frozenset[str]) -> None:
-    for key in members:
-        if key not in known and key.casefold() in known:
-            detail = f"the key {key!r} is {key.casefold()!r} in another case"
-            raise Malformed("ambiguous_key", -32600, detail)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)  # or the unfinished rest: linear
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+def _check_depth(body: bytes) -> None:
+    """Refuse deep nesting before anything recursive sees it. The body need not be JSON."""
+    if body.count(b"[") + body.count(b"{") <= DEEPEST:
+        return
+    brackets = _STRING.sub(b"", body).translate(None, _NO_BRACKETS)
+    if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > DEEPEST:
+        raise Malformed("too_deep", -32600, f"objects and arrays are nested more than {DEEPEST} deep")
+
+
+# Some decoders (Go's) ignore the case of keys. Of the keys on which a decision rests, and in the objects
+# where they stand, only this spelling is taken: key in small letters -> the key, or it and what is below it.
+_Keys: TypeAlias = dict[str, "str | tuple[str, _Keys]"]
+
+
+def _keys(*names: str, **inner: _Keys) -> _Keys:
+    return {name.casefold(): name for name in names} | {
+        name.casefold(): (name, keys) for name, keys in inner.items()
+    }
+
+
+_KEYS = _keys(
+    *("jsonrpc", "id", "method", "result", "error"),
+    params=_keys(
+        *("name", "uri", "arguments", "taskId"),
+        _meta=_keys(META_VERSION),
+        ref=_keys("type", "name", "uri", "uriTemplate"),
+        notifications=_keys(
+            *("toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions")
+        ),
+    ),
+)
+
+
+def _check_case(members: dict[str, object], keys: _Keys) -> None:
+    for key, value in members.items():
+        known = keys.get(key.casefold(), key)
+        name, inner = known if isinstance(known, tuple) else (known, None)
+        if key != name:
+            raise Malformed("ambiguous_key", -32600, f"the key {key!r} is {name!r} in another case")
+        if inner is not None and isinstance(value, dict):
+            _check_case(value, inner)
 
 
 class _Duplicate(Exception):
@@ -177,25 +226,63 @@ def _no_constant(name: str) -> NoReturn:
 _STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
-def check_headers(envelope: Envelope, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Refuse headers that say something else than the body. Raises `Malformed`.
+# -- headers that mirror the body ------------------------------------------------------------------
 
-    Modern messages must carry `Mcp-Method`, and `Mcp-Name` where the method has a subject. Older clients
-    need not, but some do: what is there has to be true, each time it is there.
+# Methods whose subject stands in `Mcp-Name` (MCP 2026-07-28, basic/transports/streamable-http).
+_MIRRORED = {"tools/call", "prompts/get", "resources/read"}
+# Of these, two that differ would be read in two ways: some readers take the first, some the last.
+_ONCE = {b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-session-id", b"last-event-id"}
+_PARAMETER = b"mcp-param-"
+
+
+def check_headers(envelope: Envelope, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse headers that say something else than the body, or two things at once. Raises `Malformed`.
+
+    Modern messages must carry `MCP-Protocol-Version`, `Mcp-Method`, and `Mcp-Name` where the method has a
+    subject. Older clients need not, but some do: what is there has to be true, each time it is there. What
+    argument an `Mcp-Param-*` mirrors only the tool's schema says: it must be readable, and goes on to the
+    upstream, which has to compare it.
     """
+    headers = list(headers)
+    _check_single(envelope, headers)
     if envelope.kind == "response":
         return
-    expected = {b"mcp-method": envelope.method}
-    if envelope.name:
-        expected[b"mcp-name"] = envelope.name
+    expected, optional = _expected(envelope)
     missing = set(expected) if envelope.modern else set()
     for name, value in headers:
-        if name in expected:
+        if name in expected or name in optional:
             missing.discard(name)
-            if decode_header(value) != expected[name]:
-                raise _mismatch(f"the header {name.decode().title()} and the body disagree", envelope)
+            text = decode_header(value) if name == b"mcp-name" else value.strip(b" \t").decode("latin-1")
+            if text != (expected | optional)[name]:
+                raise _mismatch(f"the header {_title(name)} and the body disagree", envelope)
     if missing:
-        raise _mismatch(f"the header {min(missing).decode().title()} is missing", envelope)
+        raise _mismatch(f"the header {_title(min(missing))} is missing", envelope)
+
+
+def _expected(envelope: Envelope) -> tuple[dict[bytes, str], dict[bytes, str]]:
+    """The headers that a modern message must have, and those that are true if they are there."""
+    expected = {b"mcp-method": envelope.method}
+    if envelope.method in _MIRRORED:
+        expected[b"mcp-name"] = envelope.name
+    if envelope.modern:
+        expected[b"mcp-protocol-version"] = envelope.version
+    return expected, {b"mcp-name": envelope.task} if envelope.task else {}
+
+
+def _check_single(envelope: Envelope, headers: list[tuple[bytes, bytes]]) -> None:
+    seen: dict[bytes, bytes] = {}
+    for name, value in headers:
+        parameter = name.startswith(_PARAMETER)
+        if not parameter and name not in _ONCE:
+            continue
+        if seen.setdefault(name, value.strip(b" \t")) != value.strip(b" \t"):
+            raise _mismatch(f"the header {_title(name)} stands twice, with different values", envelope)
+        if parameter and decode_header(value) is None:
+            raise _mismatch(f"the header {_title(name)} cannot be decoded", envelope)
+
+
+def _title(name: bytes) -> str:
+    return name.decode("latin-1").title()
 
 
 def _mismatch(detail: str, envelope: Envelope) -> Malformed:
@@ -203,11 +290,18 @@ def _mismatch(detail: str, envelope: Envelope) -> Malformed:
 
 
 def decode_header(value: bytes) -> str | None:
-    """The text of a header value; unsafe text comes as `=?base64?…?=`. None if it is neither."""
+    """The text of a header value; what is not printable ASCII comes as `=?base64?…?=`. None if it is neither.
+
+    Only canonical Base64 counts, as in the official SDK: one text has one encoding.
+    """
     value = value.strip(b" \t")  # httptools leaves trailing white space
     try:
-        if value.startswith(b"=?base64?") and value.endswith(b"?="):
-            return base64.b64decode(value[9:-2], validate=True).decode()
-        return value.decode()
+        if not (value.startswith(b"=?base64?") and value.endswith(b"?=") and len(value) >= 11):
+            return value.decode("ascii") if not _UNSAFE.search(value) else None
+        decoded = base64.b64decode(value[9:-2], validate=True)
+        return decoded.decode() if base64.b64encode(decoded) == value[9:-2] else None
     except (binascii.Error, UnicodeDecodeError):
         return None
+
+
+_UNSAFE = re.compile(rb"[^\t -~]")

@@ -1,8 +1,10 @@
 """Which headers cross the gateway. What is not listed here passes unchanged, in both directions."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from services.gateway.connection import Header
+
+COUNT_LIMIT = 100  # headers of a request
 
 # RFC 9110, section 7.6.1, and what older proxies treat likewise.
 _HOP_BY_HOP = {
@@ -48,6 +50,11 @@ _NOT_DOWNSTREAM = _HOP_BY_HOP | {
 # The body is ours to describe: with another charset or coding the upstream would read another body.
 _NOT_UPSTREAM_PREFIXES = (b"content-", b"x-forwarded-", b"sec-", b"access-control-")
 _NOT_DOWNSTREAM_PREFIXES = (b"access-control-",)
+
+
+def are_too_large(given: Collection[Header], limit: int) -> bool:
+    """Whether the headers are more than `COUNT_LIMIT`, or longer than `limit` bytes in HTTP/1.1."""
+    return len(given) > COUNT_LIMIT or sum(len(name) + len(value) + 4 for name, value in given) > limit
 
 
 def upstream(

@@ -3,19 +3,22 @@
 The rungs, in order. The first that fails names the reason, what decided, and the revision.
 
     lease → user and grant → organization switch → group may use server → server switch
-          → group may use tool → credential present
+          → group may use tool, prompt, resource → credential present
 
 Whoever may not know of a server gets the same answer as for one that does not exist, switched off or not;
 so what a group may use comes before the server's own switch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from libs.common.control.entries import ORGANIZATION, Group, Server, User
+from libs.common.control.entries import ORGANIZATION, Group, Server, ServerAccess, User
 from libs.common.control.tables import Tables
 from libs.common.tokens import Claims, InvalidToken, standing
 from libs.common.tokens import Reason as TokenReason
+from services.gateway.resources import ResourceRules
+from services.gateway.subjects import Kind, Subject
 
 Reason: TypeAlias = (
     TokenReason
@@ -27,6 +30,8 @@ Reason: TypeAlias = (
         "server_not_allowed",
         "server_disabled",
         "tool_denied",
+        "prompt_denied",
+        "resource_denied",
         "credential_missing",
     ]
 )
@@ -34,11 +39,11 @@ Reason: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What is asked for. `method` is empty for a stream or the end of a session."""
+    """What is asked for. `method` is empty for a stream or the end of a session; it needs all `subjects`."""
 
     server: str
     method: str = ""
-    tool: str = ""
+    subjects: tuple[Subject, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,8 @@ def decide(  # noqa: PLR0911  # a ladder has as many exits as rungs
     group = tables.group_of(user.id)
     if not tables.org.enabled:
         return refuse("organization_disabled", "org", _because("all servers are off", tables.org.reason))
+    if not call.server:  # the gateway as a whole: what is asked of it is decided for each server
+        return Decision(True, "allowed", "org", revision, "", None, group)
     server = tables.servers.get(call.server)
     if server is None:
         return refuse("server_unknown", "", "there is no such server")
@@ -83,18 +90,49 @@ def decide(  # noqa: PLR0911  # a ladder has as many exits as rungs
         return refuse("server_not_allowed", rule, "there is no such server")
     if not server.enabled:
         return refuse("server_disabled", f"server.{server.slug}", _because("it is off", server.reason))
-    if call.method == "tools/call" and access.tools.get(call.tool, access.default) == "deny":
-        return refuse("tool_denied", rule, f"your group may not use the tool {call.tool!r}")
+    if denied := _first_denied(access, call.subjects):
+        detail = f"your group may not use the {denied.kind} {denied.name[:200]!r}"
+        return refuse(_DENIED[denied.kind], rule, detail)
     credential = _credential(tables, server, user)
     if credential is None:
         return refuse("credential_missing", f"server.{server.slug}", "no credential is stored for it")
     return Decision(True, "allowed", rule, revision, "", server, group, credential)
 
 
-def may_use_tool(group: Group | None, server: str, tool: str) -> bool:
-    """Whether `tool` belongs into the lists that the group's members see."""
+MayUse: TypeAlias = Callable[[Kind, str], bool]
+
+_DENIED: dict[Kind, Reason] = {
+    "tool": "tool_denied",
+    "prompt": "prompt_denied",
+    "resource": "resource_denied",
+}
+
+
+def may_use(group: Group | None, server: str) -> MayUse:
+    """Tells what belongs into the lists that the group's members see."""
     access = group.servers.get(server) if group else None
-    return access is not None and access.tools.get(tool, access.default) == "allow"
+    return _permission(access) if access else lambda _kind, _name: False
+
+
+def _first_denied(access: ServerAccess, subjects: tuple[Subject, ...]) -> Subject | None:
+    if not subjects:
+        return None
+    allows = _permission(access)
+    return next((subject for subject in subjects if not allows(subject.kind, subject.name)), None)
+
+
+def _permission(access: ServerAccess) -> MayUse:
+    named = {"tool": access.tools, "prompt": access.prompts}
+    rules: list[ResourceRules] = []  # made when first needed
+
+    def allows(kind: Kind, name: str) -> bool:
+        if kind != "resource":
+            return named[kind].get(name, access.default) == "allow"
+        if not rules:
+            rules.append(ResourceRules(access))
+        return rules[0].allow(name)
+
+    return allows
 
 
 def _credential(tables: Tables, server: Server, user: User) -> str | None:

@@ -1,69 +1,199 @@
-"""What a caller may see of a list: tools that the group may not use are left out.
+"""What a caller may see of a result: lists without what the group may not use, and nothing for shared caches.
 
-The result is cut apart and put together again as raw JSON, so that unknown fields, large integers and the
+A result is cut apart and put together again as raw JSON, so that unknown fields, large integers and the
 order of members arrive as the upstream wrote them.
 """
 
+import json
+import re
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import msgspec
 
 from services.gateway.envelope import Envelope
+from services.gateway.ladder import MayUse
+from services.gateway.subjects import Kind
 
-FILTERED = {"tools/list"}
-# A filtered list is one caller's view: nobody may share it, and it should not be kept long (MCP 2026-07-28).
-PRIVATE = {"cacheScope": msgspec.Raw(b'"private"')}
+FILTERED = {"tools/list", "prompts/list", "resources/list", "resources/templates/list"}
+# Cacheable too (MCP 2026-07-28, server/utilities/caching). Who may see these was decided at the request, so
+# their lifetime is the upstream's to say.
+_PERSONAL = {"resources/read", "server/discover"}
+# What went through policy and a credential is one caller's view: nobody may share it.
+_PRIVATE = msgspec.Raw(b'"private"')
+_COMPLETE = msgspec.Raw(b'"complete"')
+_ZERO = msgspec.Raw(b"0")
+# A list should not be kept long: policy may change. Calls are decided whatever a client has cached.
 MAX_TTL_MS = 5_000
+
+
+class _List(NamedTuple):
+    kind: Kind
+    named_by: str
+
+
+# The member of a result that is a list -> what its entries are, and the member of an entry that names it.
+_LISTS = {
+    "tools": _List("tool", "name"),
+    "prompts": _List("prompt", "name"),
+    "resources": _List("resource", "uri"),
+    "resourceTemplates": _List("resource", "uriTemplate"),
+}
+# A key can be written with escapes.
+_MAY_HOLD_LIST = re.compile(rb"tools|prompts|resource|\\u", re.IGNORECASE)
 
 
 class Unfilterable(Exception):
     """The answer cannot be understood, so nothing of it may be shown."""
 
 
-class _Tool(msgspec.Struct):
-    name: str
-
-
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_tool = msgspec.json.Decoder(_Tool).decode
 _encode = msgspec.json.encode
 
 
-def filter_tools(message: bytes, may_use: Callable[[str], bool]) -> bytes:
-    """A JSON-RPC `message` without the tools for which `may_use(name)` is false.
+def is_filtered(envelope: Envelope) -> bool:
+    """Whether the answer to this request is a list of what the caller may use."""
+    return envelope.kind == "request" and envelope.method in FILTERED
 
-    Messages that hold no list of tools come back as they are. Raises `Unfilterable`.
+
+def is_personal(envelope: Envelope) -> bool:
+    """Whether the answer to this request says how it may be cached, without being such a list."""
+    return envelope.kind == "request" and envelope.modern and envelope.method in _PERSONAL
+
+
+def may_hold_list(data: bytes) -> bool:
+    """Whether `data`, of an answer to whatever request, is worth a look by `filter_lists`."""
+    return _MAY_HOLD_LIST.search(data) is not None
+
+
+def filter_lists(message: bytes, may_use: MayUse, *, modern: bool = False) -> bytes:
+    """A JSON-RPC `message` without the entries of lists for which `may_use(kind, name)` is false.
+
+    Messages that hold no list come back as they are, and lists of which nothing is left out, unless they are
+    of the modern era (the request is, or the result has a field of it): these say how they may be cached.
+    Raises `Unfilterable`.
     """
+    return _each(message, lambda one: _filtered(one, may_use, modern))
+
+
+def as_private(message: bytes) -> bytes:
+    """A JSON-RPC `message` of the modern era, its result for the caller's own cache only.
+
+    Raises `Unfilterable`.
+    """
+
+    def private(one: bytes) -> bytes:
+        outer, members = _parts(one)
+        if members is None or not _is_cacheable(members):
+            return one
+        return _joined(outer, members | {"cacheScope": _PRIVATE, "ttlMs": members.get("ttlMs", _ZERO)})
+
+    return _each(message, private)
+
+
+def _each(message: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """Apply `change` to a message, or to each of a batch (2025-03-26 lets servers answer with one)."""
     try:
-        outer = _object(message)
-        result = bytes(outer.get("result", b""))
-        if not result.startswith(b"{"):
-            return message
-        members = _object(result)
-        if "tools" not in members:
-            return message
-        tools = _array(members["tools"])
-        kept = [tool for tool in tools if may_use(_tool(tool).name)]
-        modern = "cacheScope" in members or "ttlMs" in members or "resultType" in members
-        if len(kept) == len(tools) and not modern:
-            return message
-        members["tools"] = msgspec.Raw(_encode(kept))
-        if modern:
-            members |= PRIVATE | {"ttlMs": msgspec.Raw(str(_ttl(members.get("ttlMs"))).encode())}
-        return _encode(outer | {"result": msgspec.Raw(_encode(members))})
-    except msgspec.DecodeError as error:
+        if not message.lstrip(b" \t\r\n").startswith(b"["):
+            return change(message)
+        given = [bytes(one) for one in _array(message)]
+        kept = [change(one) for one in given]
+        return message if kept == given else b"[" + b",".join(kept) + b"]"
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Unfilterable(str(error)) from error
 
 
-def _ttl(given: msgspec.Raw | None) -> int:
-    try:
-        asked = msgspec.json.decode(given, type=int) if given is not None else 0
-    except msgspec.DecodeError:
-        return 0
-    return max(0, min(asked, MAX_TTL_MS))
+def _parts(message: bytes) -> tuple[dict[str, msgspec.Raw], dict[str, msgspec.Raw] | None]:
+    """The members of a message, and those of its result, if that is an object."""
+    outer = _object(message)
+    result = bytes(outer.get("result", b""))
+    return outer, _object(result) if result.startswith(b"{") else None
 
 
-def is_filtered(envelope: Envelope) -> bool:
-    """Whether the answer to this request has to be filtered."""
-    return envelope.kind == "request" and envelope.method in FILTERED
+def _joined(outer: dict[str, msgspec.Raw], members: dict[str, msgspec.Raw]) -> bytes:
+    return _encode(outer | {"result": msgspec.Raw(_encode(members))})
+
+
+def _filtered(message: bytes, may_use: MayUse, modern: bool) -> bytes:
+    decoded = _unambiguous(message) if may_hold_list(message) else {}
+    if _LISTS.keys().isdisjoint(decoded):
+        return message
+    outer, members = _parts(message)
+    assert members is not None
+    changed = {key: _kept(key, members[key], decoded[key], may_use) for key in _LISTS if key in members}
+    modern = modern or not {"cacheScope", "ttlMs", "resultType"}.isdisjoint(members)
+    if modern and _is_cacheable(members):
+        changed |= {"cacheScope": _PRIVATE, "ttlMs": msgspec.Raw(b"%d" % _ttl(decoded.get("ttlMs")))}
+    if all(members.get(key) == value for key, value in changed.items()):
+        return message
+    return _joined(outer, members | changed)
+
+
+def _kept(key: str, raw: msgspec.Raw, decoded: Any, may_use: MayUse) -> msgspec.Raw:
+    """The list `raw` without what the caller may not use; itself if that is all of it."""
+    kind, named_by = _LISTS[key]
+    if not isinstance(decoded, list):
+        raise Unfilterable(f'"{key}" is not a list')
+    shown = [may_use(kind, _name(entry, named_by)) for entry in decoded]
+    if all(shown):
+        return raw
+    return msgspec.Raw(_encode([entry for entry, show in zip(_array(raw), shown, strict=True) if show]))
+
+
+def _name(entry: Any, named_by: str) -> str:
+    if not isinstance(entry, dict):
+        raise Unfilterable("an entry is not an object")
+    _refuse_twice(entry, {named_by})
+    name = entry.get(named_by)
+    if not isinstance(name, str):
+        raise Unfilterable(f'an entry has no "{named_by}"')
+    return name
+
+
+def _is_cacheable(members: dict[str, msgspec.Raw]) -> bool:
+    """Results that ask for input first carry no caching hints, and should not get any."""
+    return members.get("resultType", _COMPLETE) == _COMPLETE or "cacheScope" in members
+
+
+def _ttl(asked: object) -> int:
+    return max(0, min(asked, MAX_TTL_MS)) if isinstance(asked, int) else 0
+
+
+# -- keys that stand twice -------------------------------------------------------------------------
+
+
+class _Repeated(dict[str, Any]):
+    """A JSON object in which a key stands twice."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    decoded = dict(pairs)
+    return decoded if len(decoded) == len(pairs) else _Repeated(decoded)
+
+
+_marking = json.JSONDecoder(object_pairs_hook=_pairs)
+
+
+def _unambiguous(message: bytes) -> dict[str, Any]:
+    """The result of `message`, decoded; empty if there is none that is an object.
+
+    Raises `Unfilterable` where readers could find one list or another in it.
+    """
+    outer = _marking.decode(message.decode())
+    result = outer.get("result") if isinstance(outer, dict) else None
+    if not isinstance(result, dict):
+        result = {}
+    for members, known in ((outer, {"result"}), (result, set(_LISTS))):
+        if isinstance(members, dict):
+            _refuse_twice(members, known)
+    return result
+
+
+def _refuse_twice(members: dict[str, Any], known: set[str]) -> None:
+    """`known` keys must stand once, also for readers to whom `Tools` is `tools`."""
+    folded = {key.casefold() for key in known}
+    if isinstance(members, _Repeated) or any(
+        key not in known and key.casefold() in folded for key in members
+    ):
+        raise Unfilterable("a key stands twice in an object")

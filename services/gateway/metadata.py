@@ -6,29 +6,34 @@ METADATA = "/.well-known/oauth-protected-resource"
 SCOPE = "mcp"
 
 
+def path_of(server: str, *, sse: bool = False) -> str:
+    """Where a server is reached; the gateway as a whole if `server` is empty. `sse`: by the old transport."""
+    return "/mcp" + (f"/{server}" if server else "") + ("/sse" if sse else "")
+
+
 def resource(settings: Settings, server: str) -> str:
-    """The canonical URI of a server (RFC 8707), which is the audience of its tokens."""
-    return f"{settings.public_url}/mcp/{server}"
+    """The canonical URI of a server (RFC 8707), which is the audience of its tokens, whatever the transport."""
+    return settings.public_url + path_of(server)
 
 
 def gateway_resource(settings: Settings) -> str:
     """Audience of tokens for the gateway as a whole, given to clients that name no `resource`."""
-    return f"{settings.public_url}/mcp"
+    return resource(settings, "")
 
 
-def document(settings: Settings, server: str) -> dict[str, object]:
-    """The metadata of a server. The same for one that does not exist: it tells nothing about servers."""
+def document(settings: Settings, path: str) -> dict[str, object]:
+    """The metadata of what is at `path`. The same for a server that does not exist: it tells nothing of them."""
     return {
-        "resource": resource(settings, server),
+        "resource": settings.public_url + path,
         "authorization_servers": [settings.public_url],
         "scopes_supported": [SCOPE],
         "bearer_methods_supported": ["header"],
     }
 
 
-def challenge(settings: Settings, server: str, error: str = "", description: str = "") -> bytes:
-    """Value of `WWW-Authenticate`."""
-    parts = [f'resource_metadata="{settings.public_url}{METADATA}/mcp/{server}"', f'scope="{SCOPE}"']
+def challenge(settings: Settings, path: str, error: str = "", description: str = "") -> bytes:
+    """Value of `WWW-Authenticate` at `path`."""
+    parts = [f'resource_metadata="{settings.public_url}{METADATA}{path}"', f'scope="{SCOPE}"']
     if error:
         parts += [f'error="{error}"', f'error_description="{description}"']
     return f"Bearer {', '.join(parts)}".encode()

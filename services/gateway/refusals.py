@@ -2,7 +2,8 @@
 
 Policy decisions on a request are JSON-RPC errors with status 200, which every client shows to its user; 403
 would make clients look for another scope, which cannot help. Status codes are used where the protocol gives
-them a meaning: 400 malformed, 401 token, 404 unknown server or session, 413 size, 503 with Retry-After.
+them a meaning: 400 malformed, 401 token, 404 unknown server or session, 413 and 431 size, 429 too much at
+once, 503 with Retry-After.
 Codes of our own lie outside -32768…-32000 (JSON-RPC 2.0, section 5.1).
 """
 
@@ -51,15 +52,21 @@ _BY_REASON = {
     "server_not_allowed": (404, UNKNOWN_SERVER),
     "server_disabled": (200, DENIED),
     "tool_denied": (200, DENIED),
+    "prompt_denied": (200, DENIED),
+    "resource_denied": (200, DENIED),
     "credential_missing": (200, CREDENTIAL_MISSING),
     "session_foreign": (404, -32600),
+    "session_lost": (404, -32600),
     "too_many_calls": (429, DENIED),
+    "too_many_streams": (429, DENIED),
     "upstream_unreachable": (502, UPSTREAM_FAILED),
     "upstream_timeout": (504, UPSTREAM_FAILED),
     "upstream_broke_off": (502, UPSTREAM_FAILED),
     "upstream_bad_answer": (502, UPSTREAM_FAILED),
     "upstream_unauthorized": (502, UPSTREAM_FAILED),
     "upstream_busy": (503, UPSTREAM_FAILED),
+    "upstream_down": (503, UPSTREAM_FAILED),
+    "stdio_disabled": (502, UPSTREAM_FAILED),
 }
 _RETRY_LATER = {429, 503}
 

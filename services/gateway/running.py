@@ -24,6 +24,8 @@ class Flight:
     claims: Claims
     call: Call
     carrier: Stoppable
+    lasting: bool = False  # a stream that stays open until somebody closes it
+    on_change: Callable[[Decision], None] | None = None  # told how it would be decided on after each change
     forbidden: Decision | None = None  # set when a change ended it
 
     def forbid(self, decision: Decision) -> None:
@@ -33,39 +35,44 @@ class Flight:
 
 
 class TooMany(Exception):
-    """The user has as many calls and streams open as one may have."""
+    """The user has as many calls, or streams, open as one may have."""
 
 
 class Running:
-    """The flights of this replica, at most `per_user` of one person."""
+    """The flights of this replica: of one person at most `calls`, and beside them `streams` lasting ones."""
 
     def __init__(
-        self, decide: Callable[[Claims, Call], Decision], complete: Callable[[], bool], per_user: int
-    ):
+        self,
+        decide: Callable[[Claims, Call], Decision],
+        complete: Callable[[], bool],
+        calls: int,
+        streams: int,
+    ) -> None:
         """`decide` decides by the log as it is known, lease or not; `complete`: all of the log is known."""
-        self._decide, self._complete, self._per_user = decide, complete, per_user
+        self._decide, self._complete = decide, complete
+        self._calls, self._streams = calls, streams
         self._review_owed = False
         self._flights: set[Flight] = set()
-        self._users: Counter[str] = Counter()
+        self._open: Counter[tuple[str, bool]] = Counter()  # by user and whether they last
 
     @contextmanager
     def carry(self, flight: Flight) -> Iterator[None]:
         """Keep `flight` in the list for as long as the block runs. Raises `TooMany`."""
-        user = flight.claims.subject
-        if self._users[user] >= self._per_user:
+        kind = flight.claims.subject, flight.lasting
+        if self._open[kind] >= (self._streams if flight.lasting else self._calls):
             raise TooMany
-        self._users[user] += 1
+        self._open[kind] += 1
         self._flights.add(flight)
         try:
             yield
         finally:
             self._flights.discard(flight)
-            self._users[user] -= 1
-            if not self._users[user]:
-                del self._users[user]
+            self._open[kind] -= 1
+            if not self._open[kind]:
+                del self._open[kind]
 
     def review(self, key: str, _: bytes | None, __: int) -> None:
-        """A follower's callback: end what the new state would not admit.
+        """A follower's callback: end what the new state would not admit, and tell the rest of it.
 
         A replica without a lease admits nothing, but ends only what it knows to be forbidden.
         """
@@ -79,3 +86,5 @@ class Running:
             decision = self._decide(flight.claims, flight.call)
             if not decision.allowed:
                 flight.forbid(decision)
+            elif flight.on_change:
+                flight.on_change(decision)

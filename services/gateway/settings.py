@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+import ssl
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -16,6 +18,15 @@ def _key(value: SecretStr) -> SecretStr:
         raise ValueError("must be base64") from None
     if len(octets) < 32:
         raise ValueError("must hold at least 32 random bytes, in base64: `openssl rand -base64 32` makes one")
+    return value
+
+
+def _authorities(value: Path | None) -> Path | None:
+    try:
+        if value:
+            ssl.create_default_context(cafile=value)
+    except OSError as error:
+        raise ValueError(f"must be a file of certificates in PEM: {error.strerror}") from None
     return value
 
 
@@ -38,10 +49,59 @@ class GatewaySettings(Settings):
         "", description="Web origins beside the public one whose pages may call, separated by commas."
     )
     gateway_user_concurrency: int = Field(
-        128, ge=1, description="Calls and streams that one person may have open at a replica."
+        128, ge=1, description="Calls that one person may have running at a replica."
+    )
+    gateway_user_streams: int = Field(
+        128, ge=1, description="Streams for notifications that one person may have open at a replica."
+    )
+    gateway_user_sessions: int = Field(
+        64, ge=1, description="Sessions that one person may have open at a replica in the bridged lane."
+    )
+    gateway_session_idle: float = Field(
+        1800.0, gt=0, description="Seconds after which a session that nobody uses is ended."
+    )
+    gateway_aggregate_deadline: float = Field(
+        5.0, gt=0, description="Seconds that a server has for its part of a list at /mcp."
+    )
+    gateway_backlog_limit: int = Field(
+        8 * 1024 * 1024, ge=1024, description="Bytes that may wait for a client that reads slowly."
+    )
+    gateway_header_limit: int = Field(
+        32 * 1024, ge=4096, le=64 * 1024, description="Size of the headers of a request, all together."
     )
     gateway_upstream_connections: int = Field(
         2000, ge=1, description="Connections to one upstream at the most; each open stream holds one."
+    )
+    gateway_ca_file: Annotated[Path | None, AfterValidator(_authorities)] = Field(
+        None, description="Certificate authorities of upstreams, in PEM, beside those of the system."
+    )
+    gateway_stdio: Literal["off", "on"] = Field(
+        "off", description="Whether this gateway runs the commands of stdio servers, as its own user."
+    )
+    gateway_stdio_processes: int = Field(
+        50, ge=1, description="Processes of stdio servers that may run at a replica."
+    )
+    gateway_stdio_user_processes: int = Field(
+        10, ge=1, description="Those of them that may run for one person alone."
+    )
+    gateway_stdio_message_limit: int = Field(
+        16 * 1024 * 1024,
+        ge=64 * 1024,
+        le=256 * 1024 * 1024,
+        description="Longest message that a stdio server may write.",
+    )
+    gateway_stdio_start_timeout: float = Field(
+        120.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a stdio server may take to start, fetching its package included.",
+    )
+    gateway_stdio_open_files: int = Field(1024, ge=0, description="Files that its process may have open.")
+    gateway_stdio_address_space: int = Field(
+        0, ge=0, description="Address space of its process, 0 for any; Node reserves many gigabytes."
+    )
+    gateway_stdio_tasks: int = Field(
+        0, ge=0, description="Processes and threads that its operating system's user may have, 0 for any."
     )
     on_stale: Literal["refuse", "serve"] = Field(
         "refuse", description="What a replica does that cannot prove that its rules are up to date."

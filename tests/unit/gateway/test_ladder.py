@@ -1,7 +1,6 @@
 """The decision as a table: a state, a call, the verdict and the reason."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -20,7 +19,8 @@ from libs.common.control.entries import (
 )
 from libs.common.control.tables import Tables
 from libs.common.tokens import Claims
-from services.gateway.ladder import Call, decide, may_use_tool
+from services.gateway.ladder import Call, decide, may_use
+from services.gateway.subjects import Kind, Subject
 
 CLAIMS = Claims("alice", "g1", "c1", "Client", ("aud",), issued_at=1000, expires_at=9999)
 
@@ -51,15 +51,22 @@ def tables(*changes: object) -> Tables:
 
 
 ORIGIN = origin_of("http://u.example/mcp")
-CALL = Call("demo", "tools/call", "echo")
+
+
+def call(kind: Kind, *names: str) -> Call:
+    method = {"tool": "tools/call", "prompt": "prompts/get", "resource": "resources/read"}[kind]
+    return Call("demo", method, tuple(Subject(kind, name) for name in names))
+
+
+CALL = call("tool", "echo")
 CASES: dict[str, tuple[Callable[[], Tables], Call, str, str]] = {
     "a tool of an open server": (tables, CALL, "allowed", "group.default"),
-    "a list": (tables, replace(CALL, method="tools/list", tool=""), "allowed", "group.default"),
+    "a list": (tables, Call("demo", "tools/list"), "allowed", "group.default"),
     "a stream": (tables, Call("demo"), "allowed", "group.default"),
-    "a denied tool": (tables, replace(CALL, tool="forbidden"), "tool_denied", "group.default"),
+    "a denied tool": (tables, call("tool", "forbidden"), "tool_denied", "group.default"),
     "a prompt named like a denied tool": (
         tables,
-        Call("demo", "prompts/get", "forbidden"),
+        call("prompt", "forbidden"),
         "allowed",
         "group.default",
     ),
@@ -73,6 +80,36 @@ CASES: dict[str, tuple[Callable[[], Tables], Call, str, str]] = {
         lambda: tables(group(demo=ServerAccess(default="deny", tools={"echo": "allow"}))),
         CALL,
         "allowed",
+        "group.default",
+    ),
+    "a denied prompt": (
+        lambda: tables(group(demo=ServerAccess(prompts={"secret": "deny"}))),
+        call("prompt", "secret"),
+        "prompt_denied",
+        "group.default",
+    ),
+    "a tool named like a denied prompt": (
+        lambda: tables(group(demo=ServerAccess(prompts={"echo": "deny"}))),
+        CALL,
+        "allowed",
+        "group.default",
+    ),
+    "a denied resource": (
+        lambda: tables(group(demo=ServerAccess(resources={"file:///secret/*": "deny"}))),
+        call("resource", "file:///secret/a"),
+        "resource_denied",
+        "group.default",
+    ),
+    "a resource of which another spelling is denied": (
+        lambda: tables(group(demo=ServerAccess(resources={"file:///secret/*": "deny"}))),
+        call("resource", "file:///x/../%73ecret/a"),
+        "resource_denied",
+        "group.default",
+    ),
+    "a stream of updates of several resources, one of them denied": (
+        lambda: tables(group(demo=ServerAccess(default="deny", resources={"file:///a": "allow"}))),
+        Call("demo", "subscriptions/listen", call("resource", "file:///a", "file:///b").subjects),
+        "resource_denied",
         "group.default",
     ),
     "no such server": (tables, Call("nothing"), "server_unknown", ""),
@@ -168,13 +205,17 @@ def test_without_an_entry_for_the_organization_nothing_is_admitted() -> None:
 
 
 def test_lists_show_exactly_what_calls_are_allowed() -> None:
+    kinds: tuple[Kind, ...] = ("tool", "prompt", "resource")
     for access in (
         ServerAccess(),
-        ServerAccess(tools={"a": "deny"}),
+        ServerAccess(tools={"a": "deny"}, prompts={"a": "deny"}, resources={"a": "deny"}),
         ServerAccess(default="deny"),
-        ServerAccess(default="deny", tools={"a": "allow"}),
+        ServerAccess(default="deny", tools={"a": "allow"}, resources={"a*": "allow"}),
     ):
         own = group(demo=access)
-        for tool in ("a", "b"):
-            called = decide(tables(own), 1, True, CLAIMS, Call("demo", "tools/call", tool)).allowed
-            assert may_use_tool(own, "demo", tool) is called
+        for kind in kinds:
+            for name in ("a", "b"):
+                called = decide(tables(own), 1, True, CLAIMS, call(kind, name)).allowed
+                assert may_use(own, "demo")(kind, name) is called
+    assert not may_use(None, "demo")("tool", "a")
+    assert not may_use(group(), "demo")("tool", "a")

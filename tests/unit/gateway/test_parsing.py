@@ -12,9 +12,10 @@ from pydantic_core import from_json
 
 from services.gateway.capture import Capture
 from services.gateway.envelope import Envelope, Malformed, check_headers, decode_header, parse
-from services.gateway.lists import Unfilterable, filter_tools
+from services.gateway.lists import Unfilterable, filter_lists
 from services.gateway.sessions import Sessions
 from services.gateway.sse import Splitter, TooLong, data_of, with_data
+from services.gateway.subjects import Subject
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -26,7 +27,7 @@ names = st.sampled_from(["echo", "forbidden", "ech\u00f6", "a b", ""])
 
 
 def envelope(method: str = "tools/call", name: str = "echo", *, modern: bool = False) -> Envelope:
-    return Envelope("request", b"1", method, name, b"{}", modern)
+    return Envelope("request", b"1", method, b"{}", (Subject("tool", name),), modern, "2026-07-28")
 
 
 # Pieces of JSON, put together in ways that sometimes are a message and often are not.
@@ -104,7 +105,7 @@ def test_each_of_several_headers_has_to_agree() -> None:
     good, bad = (b"mcp-name", b"echo"), (b"mcp-name", b"forbidden")
     check_headers(envelope(), [good])
     for headers in ([bad], [good, bad], [bad, good], [(b"mcp-method", b"tools/list")]):
-        with pytest.raises(Malformed, match="disagree"):
+        with pytest.raises(Malformed, match=r"disagree|twice"):
             check_headers(envelope(), headers)
     with pytest.raises(Malformed, match="missing"):
         check_headers(envelope(modern=True), [(b"mcp-method", b"tools/call")])
@@ -159,7 +160,7 @@ def test_a_filtered_list_differs_only_by_what_was_left_out(
         "id": big,
         "result": {"tools": [{"name": n, "x": x} for n, x in tools], "more": extra},
     }
-    shown = json.loads(filter_tools(json.dumps(message).encode(), lambda name: name != "forbidden"))
+    shown = json.loads(filter_lists(json.dumps(message).encode(), lambda _, name: name != "forbidden"))
     message["result"]["tools"] = [{"name": n, "x": x} for n, x in tools if n != "forbidden"]  # type: ignore[index]
     assert shown == message
 
@@ -175,12 +176,12 @@ def test_a_filtered_list_differs_only_by_what_was_left_out(
 )
 def test_a_list_that_cannot_be_understood_is_not_shown(result: bytes) -> None:
     with pytest.raises(Unfilterable):
-        filter_tools(b'{"jsonrpc":"2.0","id":1,"result":' + result + b"}", lambda _: True)
+        filter_lists(b'{"jsonrpc":"2.0","id":1,"result":' + result + b"}", lambda *_: True)
 
 
 def test_what_is_no_list_stays_the_same_object() -> None:
     for message in (b'{"jsonrpc":"2.0","id":1,"error":{}}', b'{"result":{"content":[]}}', b'{"result":null}'):
-        assert filter_tools(message, lambda _: False) is message
+        assert filter_lists(message, lambda *_: False) is message
 
 
 # -- the outcome of an answer ----------------------------------------------------------------------

@@ -10,7 +10,7 @@ from libs.common.control.entries import (
     Revoked,
 )
 from services.gateway.connection import Connection
-from services.gateway.upstream import Pool
+from services.gateway.pool import Pool
 from tests.conftest import eventually
 from tests.unit.gateway.conftest import KEY, PUBLIC_URL, Exchange, House, token
 
@@ -88,7 +88,7 @@ MALFORMED = {
     "not JSON": (b"{nope", 400, -32700, "malformed_json"),
     "not UTF-8": (b'{"jsonrpc":"2.0","id":1,"method":"\xff"}', 400, -32700, "malformed_json"),
     "NaN": (b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":NaN}}', 400, -32700, "malformed_json"),
-    "too deep": (b"[" * 30_000 + b"]" * 30_000, 400, -32700, "malformed_json"),
+    "too deep": (b"[" * 30_000 + b"]" * 30_000, 400, -32600, "too_deep"),
     "a batch": (b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]', 400, -32600, "batch"),
     "a number": (b"1", 400, -32600, "invalid_request"),
     "no version": (b'{"id":1,"method":"ping"}', 400, -32600, "invalid_request"),
@@ -130,6 +130,33 @@ MALFORMED = {
         -32600,
         "ambiguous_key",
     ),
+    "a resource to complete for in two cases": (
+        b'{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":'
+        b'{"type":"ref/prompt","name":"a","Name":"b"}}}',
+        400,
+        -32600,
+        "ambiguous_key",
+    ),
+    "subscriptions in two cases": (
+        b'{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":'
+        b'{"resourcesubscriptions":["file:///a"]}}}',
+        400,
+        -32600,
+        "ambiguous_key",
+    ),
+    "an era in two cases": (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":'
+        b'{"io.modelcontextprotocol/protocolversion":"2026-07-28"}}}',
+        400,
+        -32600,
+        "ambiguous_key",
+    ),
+    "half a character as a name": (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"\\ud800"}}',
+        400,
+        -32600,
+        "invalid_request",
+    ),
     "a name too long to be one": (
         b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"%s"}}' % (b"x" * 300),
         400,
@@ -167,6 +194,70 @@ async def test_headers_that_contradict_the_body_are_refused(house: House) -> Non
     assert not house.upstream.seen
     encoded = await house.call("échö", mcp_method="tools/call", mcp_name="=?base64?w6ljaMO2?=")
     assert encoded.status_code == 200
+
+
+VERSION = "2026-07-28"
+META = {"io.modelcontextprotocol/protocolVersion": VERSION}
+METHOD, NAME, PROTOCOL = "mcp-method", "mcp-name", "mcp-protocol-version"
+WELL = [(METHOD, "tools/call"), (NAME, "echo"), (PROTOCOL, VERSION)]
+DISAGREEING: dict[str, list[tuple[str, str]]] = {
+    "no version": [WELL[0], WELL[1]],
+    "another version": [WELL[0], WELL[1], (PROTOCOL, "2025-11-25")],
+    "no method": WELL[1:],
+    "no name": [WELL[0], WELL[2]],
+    "another name": [WELL[0], (NAME, "forbidden"), WELL[2]],
+    "the name in another case": [WELL[0], (NAME, "Echo"), WELL[2]],
+    "the name and another": [*WELL, (NAME, "forbidden")],
+    "two sessions": [*WELL, ("mcp-session-id", "a"), ("mcp-session-id", "b")],
+    "two versions": [*WELL, (PROTOCOL, "2025-11-25")],
+    "a name that is no Base64": [WELL[0], (NAME, "=?base64?ZWN*obw==?="), WELL[2]],
+    "a name that is no UTF-8": [WELL[0], (NAME, "=?base64?/w==?="), WELL[2]],
+    "a name in loose Base64": [WELL[0], (NAME, "=?base64?ZWNobx==?="), WELL[2]],
+    "a parameter that is no Base64": [*WELL, ("mcp-param-region", "=?base64?!?=")],
+    "a parameter that is no text": [*WELL, ("mcp-param-region", "=?base64?/w==?=")],
+    "a parameter twice, with different values": [*WELL, ("mcp-param-region", "a"), ("Mcp-Param-Region", "b")],
+}
+
+
+@pytest.mark.parametrize("name", DISAGREEING)
+async def test_headers_of_the_modern_era_must_agree_with_the_body_and_each_other(
+    house: House, name: str
+) -> None:
+    body = house.message("tools/call", {"name": "echo", "_meta": META})
+    base = [("authorization", f"Bearer {token()}"), ("content-type", "application/json")]
+    url = f"{house.url}/mcp/demo"
+    response = await house.client.post(url, content=body, headers=[*base, *DISAGREEING[name]])
+    assert (response.status_code, response.json()["error"]["code"]) == (400, -32020)
+    assert not house.upstream.seen
+    assert (await house.record())["reason"] == "header_mismatch"
+    assert (await house.client.post(url, content=body, headers=[*base, *WELL])).status_code == 200
+
+
+async def test_parameters_in_headers_go_on_as_they_came_and_stand_twice_if_they_did(house: House) -> None:
+    body = house.message("tools/call", {"name": "echo", "_meta": META})
+    parameters = [("mcp-param-a", "=?base64?w6k=?="), ("MCP-PARAM-B", "us-west1"), ("mcp-param-c", "x")]
+    headers = [
+        ("authorization", f"Bearer {token()}"),
+        ("content-type", "application/json"),
+        *WELL,
+        *parameters,
+    ]
+    response = await house.client.post(f"{house.url}/mcp/demo", content=body, headers=headers)
+    assert response.status_code == 200
+    seen = house.upstream.seen[0].headers
+    assert {name: seen[name] for name in seen if name.startswith("mcp-param")} == {
+        "mcp-param-a": "=?base64?w6k=?=",
+        "mcp-param-b": "us-west1",
+        "mcp-param-c": "x",
+    }
+
+
+async def test_the_name_of_a_task_has_to_be_true_if_it_is_there(house: House) -> None:
+    body = house.message("tasks/get", {"taskId": "t1", "_meta": META})
+    headers = {"mcp_method": "tasks/get", "mcp_protocol_version": VERSION}
+    assert (await house.post(body, **headers)).status_code == 200
+    assert (await house.post(body, mcp_name="t1", **headers)).status_code == 200
+    assert (await house.post(body, mcp_name="t2", **headers)).status_code == 400
 
 
 @pytest.mark.parametrize(

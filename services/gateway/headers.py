@@ -89,6 +89,8 @@ def _is_utf8_json(content_type: bytes) -> bool:
 
 
 def _may_pass_upstream(name: bytes) -> bool:
+    if name.startswith(b"mcp-param-"):  # a parameter's name may hold an underscore
+        return True
     # CGI and WSGI read `X_Api_Key` and `X-Api-Key` as the same header.
     return name not in _NOT_UPSTREAM and not name.startswith(_NOT_UPSTREAM_PREFIXES) and b"_" not in name
 

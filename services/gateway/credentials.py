@@ -1,5 +1,7 @@
 """Service credentials, opened in memory: asked for once, dropped when the log names a new version."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -24,10 +26,15 @@ log = structlog.get_logger(__name__)
 
 
 class Opened(NamedTuple):
-    """A credential as a call needs it: what to add, and what to take out of the answer. Made once."""
+    """A credential as a call needs it: what to add, and what to take out of the answer. Made once.
+
+    `headers` are for requests, `environment` is for processes; `version` is that of the log.
+    """
 
     headers: list[Header]
     redactor: Redactor | None
+    environment: Mapping[str, str] = MappingProxyType({})
+    version: int = 0
 
 
 NONE = Opened([], None)
@@ -63,7 +70,9 @@ class Wallet:
             log.warning("credential_not_opened", key=key, error=repr(error))
             raise Unavailable("its credential cannot be had now") from error
         headers = [(n.lower().encode("ascii"), v.encode("latin-1")) for n, v in injection.headers.items()]
-        opened = Opened(headers, Redactor(headers))
+        variables = [(n.encode(), v.encode()) for n, v in injection.environment.items()]
+        redactor = Redactor([*headers, *variables])
+        opened = Opened(headers, redactor, injection.environment, sealed.version)
         self._opened[key] = (sealed.version, opened)
         return opened
 

@@ -1,5 +1,7 @@
 """How long a program that ended by itself is left alone before it is started again."""
 
+from math import ceil
+
 from libs.common.clock import elapsed
 from services.gateway.connection import UpstreamFailed
 
@@ -28,7 +30,7 @@ class Backoff:
     def check(self) -> None:
         """Raises `UpstreamFailed` while it is left alone."""
         if remaining := self.remaining:
-            detail = f"{self._detail}; it is tried again in {remaining:.0f} s"
+            detail = f"{self._detail}; it is tried again in {ceil(remaining)} s"
             raise UpstreamFailed("upstream_unreachable", detail)
 
     def failed(self, detail: str, lived: float) -> None:

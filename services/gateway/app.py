@@ -1,6 +1,7 @@
 """Wiring of a gateway replica."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -19,18 +20,29 @@ from libs.common.lifecycle import running
 from libs.common.shipper import Shipper
 from libs.common.tokens import Claims, Verifier
 from services.gateway import metadata
+from services.gateway.aggregate.changes import Changes
+from services.gateway.aggregate.endpoint import Aggregate, Names, Surroundings
 from services.gateway.asgi import Receive, Scope, Send
+from services.gateway.bridge.governed import Governor
+from services.gateway.bridge.hosting import Whole
+from services.gateway.bridge.wiring import Bridge
 from services.gateway.credentials import Wallet
+from services.gateway.dialing import tls_context
 from services.gateway.doorway import Doorway
 from services.gateway.ladder import Call, Decision, decide
 from services.gateway.lane import Lane
+from services.gateway.learn import Learning
+from services.gateway.links.eras import Eras
+from services.gateway.links.port import Endpoint
+from services.gateway.links.processes import Processes
+from services.gateway.pool import Pools
 from services.gateway.running import Running
 from services.gateway.sessions import Sessions
 from services.gateway.settings import GatewaySettings
-from services.gateway.ticket import Shared
-from services.gateway.upstream import Pools
+from services.gateway.ticket import Caller, Shared
 
-_SERVER_PATH = re.compile(r"/mcp/([a-z0-9][a-z0-9-]{0,62})")  # what is no slug gets an ordinary 404
+# The server, empty for the gateway as a whole, and the old transport. What is no slug gets an ordinary 404.
+_MCP_PATH = re.compile(r"/mcp(?:/(?!sse$|sse/)([a-z0-9][a-z0-9-]{0,62}))?(/sse)?")
 # Metadata is asked for by browser-based clients too; it holds nothing secret.
 PUBLIC = {"access-control-allow-origin": "*", "cache-control": "max-age=300"}
 
@@ -43,10 +55,13 @@ class Gateway:
         self.bus = Bus(settings, "gateway")
         self.follower = Follower(self.bus, settings)
         self.journal = Journal(journal_directory(settings.data_dir))
-        self.pools = Pools(settings.gateway_upstream_connections)
+        self.pools = Pools(settings.gateway_upstream_connections, tls_context(settings.gateway_ca_file))
         self.lease: Lease | None = None
         self.running = Running(
-            self.decide_by_log, lambda: self.follower.complete, settings.gateway_user_concurrency
+            self.decide_by_log,
+            lambda: self.follower.complete,
+            settings.gateway_user_concurrency,
+            settings.gateway_user_streams,
         )
         wallet = Wallet(self.bus, self.follower.tables)
         doorway = Doorway(settings, Verifier(self.follower.tables, settings.public_url), self.journal)
@@ -61,15 +76,31 @@ class Gateway:
             pools=self.pools,
             running=self.running,
         )
-        self._lane = Lane(shared)
+        self.eras = Eras()
+        self.changes = Changes()
+        self.processes = Processes(settings, self.follower.tables, lambda: self.follower.complete)
+        self.bridge = Bridge(
+            shared,
+            self.bus,
+            self.eras,
+            self.processes,
+            decide=self.decide_by_log,
+            complete=lambda: self.follower.complete,
+            whole=self._whole,
+        )
+        self.learning = Learning(self.bus, self.follower, wallet, self.bridge.upstreams)
+        self._lane = Lane(shared, self.bridge.gate)
         # In this order: a change has ended what it forbids before the lease reports it as applied.
         self.follower.subscribe(wallet.forget)
         self.follower.subscribe(self.running.review)
+        self.follower.subscribe(self.processes.review)
+        self.follower.subscribe(self.bridge.review)
+        self.follower.subscribe(self.changes.noticed)
         self._rest = self._others()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (path := _SERVER_PATH.fullmatch(scope["path"])):
-            await self._lane(scope, receive, send, path[1])
+        if scope["type"] == "http" and (path := _MCP_PATH.fullmatch(scope["path"])):
+            await self._lane(scope, receive, send, path[1] or "", "sse" if path[2] else "http")
         else:
             await self._rest(scope, receive, send)
 
@@ -88,6 +119,25 @@ class Gateway:
             return False
         return self.lease.valid or self.settings.on_stale == "serve"
 
+    def _whole(self, governor: Governor) -> Whole:
+        tables, names = self.follower.tables, Names()
+
+        def whole(caller: Caller) -> Endpoint:
+            def servers() -> list[str]:
+                group = tables.group_of(caller.claims.subject)
+                usable = [tables.servers.get(slug) for slug in sorted(group.servers)] if group else []
+                return [server.slug for server in usable if server and server.enabled]
+
+            def known(slug: str) -> list[str]:
+                server = tables.servers.get(slug)
+                return server.tools if server else []
+
+            endpoint = partial(governor.endpoint_for, caller)
+            deadline = self.settings.gateway_aggregate_deadline
+            return Aggregate(Surroundings(servers, endpoint, known, names, self.changes, deadline))
+
+        return whole
+
     async def start(self) -> None:
         """The replica's name comes from its journal, so the lease begins after it."""
         replica = Replica(
@@ -99,18 +149,25 @@ class Gateway:
         )
         self.lease = Lease(self.bus, self.follower, replica)
         await self.follower.start()
+        await self.processes.start()
+        await self.processes.serve(self.bus, self.journal.replica)
+        await self.bridge.start()
+        await self.learning.start()
         await self.lease.start()
 
     async def stop(self) -> None:
         """Give up the lease. The server has ended what was in flight."""
         if self.lease:
             await self.lease.stop()
+        await self.bridge.stop()
+        await self.processes.stop()
+        await self.eras.stop()
         await self.follower.stop()
 
     def _others(self) -> Starlette:
         async def protected_resource(request: Request) -> Response:
-            document = metadata.document(self.settings, request.path_params["server"])
-            return JSONResponse(document, headers=PUBLIC)
+            path = request.url.path.removeprefix(metadata.METADATA)
+            return JSONResponse(metadata.document(self.settings, path), headers=PUBLIC)
 
         checks = {
             "lease": lambda: (
@@ -120,7 +177,10 @@ class Gateway:
         }
         app = Starlette(
             routes=[
-                Route(f"{metadata.METADATA}/mcp/{{server}}", protected_resource, methods=["GET"]),
+                *(
+                    Route(metadata.METADATA + path, protected_resource, methods=["GET"])
+                    for path in ("/mcp", "/mcp/{server}", "/mcp/{server}/sse")
+                ),
                 *health.routes(checks),
             ],
             lifespan=lambda _: running(

@@ -7,18 +7,22 @@ from libs.common.records import AuthEvent
 from libs.common.throttle import EventBudget, source_of
 from libs.common.tokens import Claims, InvalidToken, Verifier
 from services.gateway import metadata
+from services.gateway.asgi import Send, respond
 from services.gateway.settings import GatewaySettings
 
 # Refused tokens recorded per address and minute. Nobody without an account may fill the journal.
 EVENTS_PER_MINUTE = 30
 
 
-class NotAdmitted(Exception):
-    """There is no valid token; `challenge` is the value of `WWW-Authenticate`."""
+_BODY = b'{"error":"invalid_token","error_description":"Sign in: see WWW-Authenticate"}'
 
-    def __init__(self, challenge: bytes) -> None:
-        super().__init__("no valid token")
-        self.challenge = challenge
+
+class NotAdmitted(Exception):
+    """There is no valid token. `error` and `description` (RFC 6750, section 3.1) are empty without any."""
+
+    def __init__(self, error: str = "", description: str = "") -> None:
+        super().__init__(description or "no token")
+        self.error, self.description = error, description
 
 
 class Doorway:
@@ -32,7 +36,7 @@ class Doorway:
         """The claims of the bearer token. Raises `NotAdmitted`; a token that was refused is recorded."""
         scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or not token.strip():
-            raise NotAdmitted(metadata.challenge(self._settings, server))
+            raise NotAdmitted
         wanted = metadata.resource(self._settings, server), metadata.gateway_resource(self._settings)
         try:
             return self._verifier.verify(token.strip().decode("ascii", "replace"), *wanted)
@@ -42,7 +46,7 @@ class Doorway:
     def refuse(
         self, error: InvalidToken, server: str, address: str, claims: Claims | None = None
     ) -> NotAdmitted:
-        """Record a token that does not hold, and make the challenge for it."""
+        """Record a token that does not hold, and say what to tell its bearer."""
         if self._budget.spend(source_of(address)):
             event = AuthEvent(
                 id=new_id(),
@@ -58,10 +62,13 @@ class Doorway:
                 event.client_id, event.client_name = claims.client_id, claims.client_name
             self._journal.append(event)
         expired = error.reason == "token_expired"
-        return self.not_admitted(
-            "the token has expired" if expired else "the token is not valid here", server
-        )
+        return self.not_admitted("the token has expired" if expired else "the token is not valid here")
 
-    def not_admitted(self, description: str, server: str) -> NotAdmitted:
-        """The challenge for a token that does not hold, or no longer."""
-        return NotAdmitted(metadata.challenge(self._settings, server, "invalid_token", description))
+    def not_admitted(self, description: str) -> NotAdmitted:
+        """For a token that does not hold, or no longer."""
+        return NotAdmitted("invalid_token", description)
+
+    async def turn_away(self, send: Send, error: NotAdmitted, path: str) -> None:
+        """Answer a request to `path`: where to sign in."""
+        challenge = metadata.challenge(self._settings, path, error.error, error.description)
+        await respond(send, 401, _BODY, [(b"www-authenticate", challenge)])

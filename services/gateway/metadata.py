@@ -12,7 +12,7 @@ def path_of(server: str, *, sse: bool = False) -> str:
 
 
 def resource(settings: Settings, server: str) -> str:
-    """The canonical URI of a server (RFC 8707), which is the audience of its tokens, whatever the transport."""
+    """The canonical URI of a server (RFC 8707): the audience of its tokens, whatever the transport."""
     return settings.public_url + path_of(server)
 
 
@@ -22,7 +22,7 @@ def gateway_resource(settings: Settings) -> str:
 
 
 def document(settings: Settings, path: str) -> dict[str, object]:
-    """The metadata of what is at `path`. The same for a server that does not exist: it tells nothing of them."""
+    """The metadata of what is at `path`. The same for a server that does not exist."""
     return {
         "resource": settings.public_url + path,
         "authorization_servers": [settings.public_url],

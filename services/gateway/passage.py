@@ -5,8 +5,10 @@ read → parse → decide → credential → journal → forward → relay → r
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeAlias
 
 from services.gateway import headers, refusals
 from services.gateway.asgi import Receive, Scope, Send
@@ -16,7 +18,7 @@ from services.gateway.credentials import Opened
 from services.gateway.doorway import NotAdmitted
 from services.gateway.envelope import Malformed, check_headers, is_simple, parse
 from services.gateway.ladder import Decision
-from services.gateway.lists import is_filtered
+from services.gateway.lists import is_filtered, is_personal
 from services.gateway.refusals import Refusal
 from services.gateway.relay import Relay, check_answer, is_event_stream
 from services.gateway.running import Flight
@@ -29,6 +31,11 @@ METHODS = {"POST", "GET", "DELETE"}
 _PARSER = ThreadPoolExecutor(1, "parser")
 
 
+# Given the ticket and the body of a request, None if it is for this lane; otherwise to be awaited, and true
+# if another lane has answered it. Raises `Refused` and `NotAdmitted` before it has.
+Divert: TypeAlias = Callable[[Ticket, bytes], Awaitable[bool] | None]
+
+
 class Gone(Exception):
     """The client went away before its request had come in."""
 
@@ -37,10 +44,18 @@ class Passage:
     """State of one exchange. `run` is its whole life."""
 
     def __init__(
-        self, shared: Shared, scope: Scope, receive: Receive, send: Send, *, server: str, caller: Caller
+        self,
+        shared: Shared,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        server: str,
+        caller: Caller,
+        divert: Divert,
     ) -> None:
         self._shared, self._receive, self._send = shared, receive, send
-        self._server, self._claims = server, caller.claims
+        self._server, self._claims, self._divert = server, caller.claims, divert
         self._method: str = scope["method"]
         self._given: list[Header] = scope["headers"]
         self._headers = dict(self._given)
@@ -55,16 +70,26 @@ class Passage:
         try:
             if self._method not in METHODS:
                 raise Refused(Refusal(405, -32600, "Use POST, GET or DELETE", "method_not_allowed"))
+            self._check_head()
             if self._method == "POST":
                 self._ticket.decide_early()
                 await self._read()
                 await self._parse()
+            diverted = self._divert(self._ticket, self._body)
+            if diverted is not None and await diverted:
+                return
             await self._forward(self._ticket.decide())
         except Refused as error:
             self._ticket.deny(error)
             await self._refuse(error.refusal, error.id)
 
     # -- before the decision ----------------------------------------------------------------------
+
+    def _check_head(self) -> None:
+        limit = self._shared.settings.gateway_header_limit
+        if headers.are_too_large(self._given, limit):
+            detail = f"Send at most {headers.COUNT_LIMIT} headers, and {limit} bytes of them"
+            raise Refused(Refusal(431, -32600, detail, "headers_too_large"))
 
     async def _read(self) -> None:
         """Read the body. Raises `Refused` when it is too large or encoded."""
@@ -111,7 +136,8 @@ class Passage:
     async def _forward(self, decision: Decision) -> None:
         assert decision.server
         ticket, target = self._ticket, target_of(decision.server.url)
-        exchange = Exchange(self._shared.pools.pool(target.origin))
+        pool = self._shared.pools.pool(target.origin, self._server)
+        exchange = Exchange(pool, lasting=ticket.is_lasting)
         try:
             with (
                 ticket.in_flight(decision, exchange) as flight,
@@ -149,6 +175,7 @@ class Passage:
             server.connect_timeout,
             server.response_timeout,
             partial(self._ticket.decide_again, flight),
+            idle_timeout=server.idle_timeout,
         )
         self._ticket.answering()
         check_answer(response)
@@ -164,10 +191,13 @@ class Passage:
         out = self._answer_headers(response, sse=sse)
         # A stream without a request may replay what belongs to an earlier one.
         lists = is_filtered(envelope) if envelope else sse
-        if lists and sse:
-            await self._relay.list_events(response, out, capture, ticket.shown)
-        elif lists and response.status < 300:
-            await self._relay.list_message(response, out, capture, ticket.shown)
+        personal = envelope is not None and is_personal(envelope)
+        if sse and ticket.listen:
+            await self._relay.listen(response, out, capture, ticket.shown, ticket.listen)
+        elif sse and (lists or personal):
+            await self._relay.events(response, out, capture, ticket.shown, required=lists)
+        elif (lists or personal) and response.status < 300:
+            await self._relay.message(response, out, capture, ticket.shown, required=lists)
         else:
             await self._relay.as_it_comes(response, out, capture)
         ticket.conclude(response.status, capture.end(), sse=sse)

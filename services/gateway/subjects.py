@@ -57,6 +57,12 @@ def _resource(params: dict[str, Any]) -> _Found:
     yield "resource", params.get("uri"), "uri"
 
 
+def _subscription(params: dict[str, Any]) -> _Found:
+    """Nothing where nothing is named: 2026-07-28 has no such method, and it is the upstream that says so."""
+    if "uri" in params:
+        yield from _resource(params)
+
+
 def _reference(params: dict[str, Any]) -> _Found:
     """What a completion is for. Resources are named by URI or template (MCP, server/utilities/completion)."""
     reference = params.get("ref")
@@ -90,8 +96,8 @@ _FINDERS: dict[str, Callable[[dict[str, Any]], _Found]] = {
     "tools/call": _tool,
     "prompts/get": _prompt,
     "resources/read": _resource,
-    "resources/subscribe": _resource,
-    "resources/unsubscribe": _resource,
+    "resources/subscribe": _subscription,
+    "resources/unsubscribe": _subscription,
     "completion/complete": _reference,
     "subscriptions/listen": _subscriptions,
 }

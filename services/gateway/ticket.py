@@ -20,13 +20,14 @@ from services.gateway.connection import UpstreamFailed
 from services.gateway.credentials import Opened, Wallet
 from services.gateway.doorway import Doorway
 from services.gateway.envelope import Envelope
-from services.gateway.ladder import Call, Decision, may_use_tool
-from services.gateway.lists import Unfilterable, filter_tools
+from services.gateway.ladder import Call, Decision, may_use
+from services.gateway.listen import Listen
+from services.gateway.lists import Unfilterable, as_private, filter_lists, is_personal
+from services.gateway.pool import Pools
 from services.gateway.refusals import Refusal
 from services.gateway.running import Flight, Running, Stoppable, TooMany
 from services.gateway.sessions import Sessions, fingerprint
 from services.gateway.settings import GatewaySettings
-from services.gateway.upstream import Pools
 
 # Refusals of these reasons mean that the token itself no longer holds: the answer is 401, not a verdict.
 TOKEN_REASONS = {"token_revoked", "user_unknown", "user_inactive"}
@@ -73,6 +74,7 @@ class Ticket:
         self._shared, self._server, self._caller = shared, server, caller
         self._began = elapsed()
         self.envelope: Envelope | None = None
+        self.listen: Listen | None = None  # what is to be said on it, if it is a lasting stream in flight
         claims = caller.claims
         user = shared.tables.users.get(claims.subject)
         self.record = CallRecord(
@@ -107,12 +109,19 @@ class Ticket:
         """The id of the request as raw JSON; `null` for what awaits no answer."""
         return self.envelope.id if self.envelope and self.envelope.kind == "request" else b"null"
 
+    @property
+    def is_lasting(self) -> bool:
+        """Whether a stream is asked for that stays open until somebody closes it."""
+        if self.envelope is None:
+            return self.record.method == "GET"
+        return self.envelope.kind == "request" and self.envelope.method == "subscriptions/listen"
+
     # -- the decision -----------------------------------------------------------------------------
 
     @property
     def call(self) -> Call:
         envelope = self.envelope
-        return Call(self._server, envelope.method, envelope.name) if envelope else Call(self._server)
+        return Call(self._server, envelope.method, envelope.subjects) if envelope else Call(self._server)
 
     def decide_early(self) -> None:
         """Turn away, before the body is read, who would be turned away whatever is in it."""
@@ -154,17 +163,29 @@ class Ticket:
 
     @contextmanager
     def in_flight(self, decision: Decision, carrier: Stoppable) -> Iterator[Flight]:
-        """From here on a change that forbids the call ends it, however far it has come. Raises `Refused`."""
-        flight = Flight(self._caller.claims, self.call, carrier)
+        """From here on a change that forbids the call ends it, however far it has come, and one that concerns
+        what the caller sees reaches `listen`. Raises `Refused`."""
+        flight = Flight(self._caller.claims, self.call, carrier, self.is_lasting)
+        if self.is_lasting:
+            asked = (self.envelope.id, self.envelope.params) if self.envelope else ()
+            self.listen = Listen(decision, *asked)
+            flight.on_change = self.listen.noticed
         try:
             with self._shared.running.carry(flight):
                 yield flight
         except TooMany:
-            detail = f"you have {self._shared.settings.gateway_user_concurrency} calls and streams open"
-            raise self.refused("too_many_calls", detail, decision) from None
+            raise self._too_many(decision) from None
         finally:
             if self.record.status == "admitted":
                 self.finish("failed", "interrupted", "the gateway stopped, or failed; see its log")
+
+    def _too_many(self, decision: Decision) -> Refused:
+        settings = self._shared.settings
+        if self.is_lasting:
+            detail = f"you have {settings.gateway_user_streams} streams open"
+            return self.refused("too_many_streams", detail, decision)
+        detail = f"you have {settings.gateway_user_concurrency} calls running"
+        return self.refused("too_many_calls", detail, decision)
 
     async def credential(self, decision: Decision) -> Opened:
         """The service credential to add. Raises `Refused`."""
@@ -186,12 +207,18 @@ class Ticket:
             raise self.refused("journal_unavailable", error.detail, decision) from error
 
     def shown(self, message: bytes) -> bytes:
-        """`message` without what the caller's group, as it is now, may not use. Raises `UpstreamFailed`."""
-        group = self._shared.tables.group_of(self._caller.claims.subject)
+        """`message` without what the caller's group, as it is now, may not use, and for nobody else's cache.
+
+        Raises `UpstreamFailed`.
+        """
+        group, envelope = self._shared.tables.group_of(self._caller.claims.subject), self.envelope
         try:
-            return filter_tools(message, lambda tool: may_use_tool(group, self._server, tool))
+            if envelope and is_personal(envelope):
+                return _private(message)
+            modern = envelope is not None and envelope.modern
+            return filter_lists(message, may_use(group, self._server), modern=modern)
         except Unfilterable as error:
-            detail = "its list of tools cannot be read, so none of it is shown"
+            detail = "its answer cannot be read, so none of it is shown"
             raise UpstreamFailed("upstream_bad_answer", detail) from error
 
     # -- the outcome ------------------------------------------------------------------------------
@@ -220,7 +247,7 @@ class Ticket:
             self.record.rule, self.record.revision = decision.rule, decision.revision
         if error.reason in TOKEN_REASONS:
             self.finish(status, error.reason, error.detail, 401)
-            raise self._shared.doorway.not_admitted(error.detail, self._server) from error
+            raise self._shared.doorway.not_admitted(error.detail) from error
         refusal = self._refusal(error.reason, error.detail, decision)
         self.finish(status, error.reason, refusal.message, refusal.status)
         return refusal
@@ -241,3 +268,11 @@ class Ticket:
 
     def _elapsed_us(self) -> int:
         return int((elapsed() - self._began) * 1_000_000)
+
+
+def _private(message: bytes) -> bytes:
+    """For the caller's own cache only, if it can be read: it was decided on, and hides nothing."""
+    try:
+        return as_private(message)
+    except Unfilterable:
+        return message

@@ -3,7 +3,7 @@
 A client names in `resource` what its token is for:
 
     {public_url}/mcp/{slug}   one server; also by its URL for HTTP+SSE, which has /sse behind it
-    {public_url}/mcp          the gateway as a whole; also what a client gets that names nothing
+    {public_url}/mcp          the gateway as a whole, or /mcp/sse; also what a client gets that names nothing
     {public_url}/api          the HTTP APIs
 
 Any well-formed slug will do: whether there is such a server is not for this endpoint to tell. A token may be
@@ -70,6 +70,8 @@ def _known_path(path: str) -> str:
     """The path of the audience that `path` stands for; empty when it stands for none."""
     if path in {"/mcp", "/api"}:
         return path
+    if path == "/mcp/sse":  # no server has the slug `sse`
+        return "/mcp"
     server = _SERVER.fullmatch(path)
     return server[1] if server else ""
 

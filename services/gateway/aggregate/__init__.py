@@ -5,6 +5,7 @@
     merging.py    one list of many servers' lists (pure)
     endpoint.py   the endpoint itself, over one governed endpoint for each server
     listening.py  its `subscriptions/listen`
+    changes.py    waiting for the next change of what people may use
 
 It decides nothing: each request goes on to one server (lists to all) by an endpoint that decides, journals
 and records it there, under the server's own name.

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from services.gateway.aggregate.changes import Changes
 from services.gateway.aggregate.listening import Listening
 from services.gateway.aggregate.merging import LISTINGS, Listing, Part, merged, page_of
 from services.gateway.aggregate.names import (
@@ -76,6 +77,7 @@ class Surroundings:
     endpoint: Callable[[str], Endpoint]
     known: Callable[[str], Iterable[str]]
     names: Names
+    changes: Changes
     deadline: float
 
 
@@ -173,9 +175,9 @@ class Aggregate(Endpoint):
             self._around.names.learn(server, [text(members(item).get("name", b"")) for item in part.items])
         return part
 
-    async def _listen(self, message: bytes, asked: Message, emit: Emit) -> bytes:
+    async def _listen(self, message: bytes, _: Message, emit: Emit) -> bytes:
         around = self._around
-        return await Listening(around.servers(), around.endpoint, message, asked, emit).run()
+        return await Listening(around.servers, around.endpoint, around.changes, message, emit).run()
 
     # -- one server -------------------------------------------------------------------------------
 

@@ -5,16 +5,22 @@ from collections.abc import Callable
 
 import msgspec
 
+from services.gateway.aggregate.changes import Changes
 from services.gateway.aggregate.names import resource_of
 from services.gateway.aggregate.rewriting import items, public_notification, text, with_params
 from services.gateway.connection import UpstreamFailed
 from services.gateway.links.port import Emit, Endpoint, always
-from services.gateway.messages import Members, Message, joined, members, notification, read
+from services.gateway.messages import Members, joined, members, notification, read
 
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
 RESOURCES = "resourceSubscriptions"
-CHANGES = ("toolsListChanged", "promptsListChanged", "resourcesListChanged")
+# What can be asked for -> the notification.
+CHANGES = {
+    "toolsListChanged": "notifications/tools/list_changed",
+    "promptsListChanged": "notifications/prompts/list_changed",
+    "resourcesListChanged": "notifications/resources/list_changed",
+}
 RETRY_FIRST, RETRY_MOST = 1.0, 60.0  # seconds until a server whose stream ended is asked again
 
 
@@ -23,35 +29,61 @@ class Listening:
 
     def __init__(
         self,
-        servers: list[str],
+        servers: Callable[[], list[str]],
         endpoint: Callable[[str], Endpoint],
+        changes: Changes,
         message: bytes,
-        asked: Message,
         emit: Emit,
     ) -> None:
-        self._servers, self._endpoint = servers, endpoint
-        self._message, self._asked, self._emit = message, asked, emit
-        self._params = members(asked.params)
+        self._servers, self._endpoint, self._changes = servers, endpoint, changes
+        self._following: dict[str, asyncio.Task[None]] = {}
+        self._message, self._asked, self._emit = message, read(message), emit
+        self._params = members(self._asked.params)
         self._filter = members(bytes(self._params.get("notifications", b"{}")))
 
     async def run(self) -> bytes:
-        """Pass on what the servers tell until the caller goes away. A server that is down is asked again."""
+        """Pass on what the servers tell until the caller goes away, which cancels this. A server that is down
+        is asked again; one that the caller may use from now on, or no longer, changes every list."""
         self._emit(self._acknowledgement())
-        async with asyncio.TaskGroup() as group:
-            for server in self._servers:
-                if wanted := self._of(server):
-                    group.create_task(self._follow(server, wanted))
-            await asyncio.Event().wait()  # until cancelled: that is how a caller ends it
-        raise AssertionError("unreachable")
+        self._begin(self._servers())
+        try:
+            while True:
+                await self._changes.next()
+                if set(servers := self._servers()) != self._known:
+                    self._begin(servers)
+                    self._tell_of_change()
+        finally:
+            for task in self._following.values():
+                task.cancel()
+
+    def _begin(self, servers: list[str]) -> None:
+        """Follow these servers and no others."""
+        self._known = set(servers)
+        for gone in self._following.keys() - self._known:
+            self._following.pop(gone).cancel()
+        for server in servers:
+            if server not in self._following and (wanted := self._of(server)):
+                self._following[server] = asyncio.create_task(self._follow(server, wanted))
+
+    def _tell_of_change(self) -> None:
+        for asked, method in CHANGES.items():
+            if self._wants(asked):
+                self._emit(notification(method, {"_meta": self._meta}))
+
+    def _wants(self, change: str) -> bool:
+        return bytes(self._filter.get(change, b"")) == b"true"
+
+    @property
+    def _meta(self) -> dict[str, msgspec.Raw]:
+        return {SUBSCRIPTION_ID: msgspec.Raw(self._asked.id)}
 
     def _acknowledgement(self) -> bytes:
         honored = {key: value for key, value in self._filter.items() if key in {*CHANGES, RESOURCES}}
-        meta = {SUBSCRIPTION_ID: msgspec.Raw(self._asked.id)}
-        return notification(ACKNOWLEDGED, {"notifications": honored, "_meta": meta})
+        return notification(ACKNOWLEDGED, {"notifications": honored, "_meta": self._meta})
 
     def _of(self, server: str) -> Members:
         """The part of the filter that concerns `server`; empty for none."""
-        wanted = {key: self._filter[key] for key in CHANGES if bytes(self._filter.get(key, b"")) == b"true"}
+        wanted = {change: self._filter[change] for change in CHANGES if self._wants(change)}
         asked = items(bytes(self._filter.get(RESOURCES, b"[]")))
         places = [place for uri in asked if (place := resource_of(text(uri)))]
         if uris := [place.name for place in places if place.server == server]:

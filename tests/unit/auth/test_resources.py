@@ -21,7 +21,7 @@ URL = "https://gate.example"
         ([f"{URL}/mcp/demo/sse"], f"{URL}/mcp/demo"),
         ([f"{URL}/mcp/demo/sse/"], f"{URL}/mcp/demo"),
         ([f"{URL}/mcp/demo", f"{URL}/mcp/demo/sse"], f"{URL}/mcp/demo"),
-        ([f"{URL}/mcp/sse"], f"{URL}/mcp/sse"),
+        ([f"{URL}/mcp/sse"], f"{URL}/mcp"),
         ([f"{URL}:443/mcp/demo"], f"{URL}/mcp/demo"),
         (["HTTPS://Gate.Example/mcp/demo"], f"{URL}/mcp/demo"),
         ([f"{URL}/mcp/demo", f"{URL}/mcp/demo"], f"{URL}/mcp/demo"),

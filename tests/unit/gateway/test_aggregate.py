@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.gateway.aggregate.changes import Changes
 from services.gateway.aggregate.endpoint import Aggregate, Names, Surroundings
 from services.gateway.aggregate.merging import UNAVAILABLE
 from services.gateway.aggregate.names import Place, place_of, public_name, public_uri, resource_of
@@ -104,6 +105,7 @@ class Everything:
         self.servers = {slug.replace("_", "-"): fake for slug, fake in servers.items()}
         self.known: dict[str, list[str]] = {}
         self.names = Names()
+        self.changes = Changes()
         self.deadline = deadline
 
     def aggregate(self) -> Aggregate:
@@ -112,6 +114,7 @@ class Everything:
             lambda slug: self.servers[slug],
             lambda slug: self.known.get(slug, []),
             self.names,
+            self.changes,
             self.deadline,
         )
         return Aggregate(around)
@@ -309,6 +312,24 @@ class TestListening:
         assert wiki.asked[0]["params"]["notifications"] == {"toolsListChanged": True}
         listening.cancel()
         await eventually(lambda: crm.open == wiki.open == 0)
+
+    async def test_a_server_that_comes_or_goes_changes_the_lists(self) -> None:
+        crm, wiki, seen = Fake(silent), Fake(silent), list[bytes]()
+        everything = Everything(crm=crm)
+        listening = asyncio.create_task(
+            everything.ask("subscriptions/listen", seen.append, notifications={"toolsListChanged": True})
+        )
+        await eventually(lambda: crm.open == 1)
+        everything.servers = {"wiki": wiki}
+        everything.changes.noticed("user.mia", b"", 1)
+        everything.changes.noticed("server.wiki", b"", 2)
+        await eventually(lambda: wiki.open == 1 and crm.open == 0)
+        methods = [json.loads(message)["method"] for message in seen]
+        assert methods == [
+            "notifications/subscriptions/acknowledged",
+            "notifications/tools/list_changed",
+        ]
+        listening.cancel()
 
     async def test_nobody_is_asked_for_what_the_caller_did_not_ask_for(self) -> None:
         crm, seen = Fake(silent), list[bytes]()

@@ -44,8 +44,10 @@ def acts_on(message: dict[str, Any]) -> list[tuple[Kind, Any]]:
             return [("tool", params.get("name"))]
         case "prompts/get":
             return [("prompt", params.get("name"))]
-        case "resources/read" | "resources/subscribe" | "resources/unsubscribe":
+        case "resources/read":
             return [("resource", params.get("uri"))]
+        case "resources/subscribe" | "resources/unsubscribe":
+            return [("resource", params["uri"])] if "uri" in params else []
         case "completion/complete" if params["ref"]["type"] == "ref/prompt":
             return [("prompt", params["ref"].get("name"))]
         case "completion/complete":

@@ -1,0 +1,167 @@
+"""What servers offer, asked on behalf of administrators: requests of Lockgate's own, nobody's calls."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from libs.common.bus import Bus
+from libs.common.control.entries import ORGANIZATION, Server
+from libs.common.control.follower import Follower
+from libs.common.errors import LockgateError, NotFound, Unavailable
+from libs.common.requests import LEARN, Learned, LearnServer, Offered
+from services.gateway import messages
+from services.gateway.bridge.upstreams import Upstreams
+from services.gateway.connection import UpstreamFailed
+from services.gateway.credentials import NONE, Opened, Wallet
+from services.gateway.eras.failures import METHOD_NOT_FOUND, code_of
+from services.gateway.eras.translation import META_CAPABILITIES, META_INFO, META_VERSION, MODERN
+from services.gateway.links.port import Endpoint, always
+from services.gateway.messages import NotAMessage
+
+AT_ONCE = 4  # servers at this replica
+PAGES = 100  # of one list
+MOST = 10_000  # entries of one list
+DESCRIPTION = 200  # characters
+ANSWER = 900_000  # bytes; a message on the bus has at most 1 MiB
+POLL = 0.02  # seconds
+
+# method -> the member of its result, and the name of an entry
+_LISTS = {
+    "tools/list": ("tools", "name"),
+    "prompts/list": ("prompts", "name"),
+    "resources/list": ("resources", "uri"),
+    "resources/templates/list": ("resourceTemplates", "uriTemplate"),
+}
+_META = {META_VERSION: MODERN, META_CAPABILITIES: {}, META_INFO: {"name": "lockgate", "version": "1"}}
+
+
+class CannotLearn(LockgateError):
+    """The server cannot be asked, or does not answer as it should."""
+
+    status, type, title = 502, "cannot-learn", "The server does not say what it offers"
+
+
+class Learning:
+    """Answers `gateway.learn`; the replicas share the work."""
+
+    def __init__(self, bus: Bus, follower: Follower, wallet: Wallet, upstreams: Upstreams) -> None:
+        self._bus, self._follower, self._wallet, self._upstreams = bus, follower, wallet, upstreams
+
+    async def start(self) -> None:
+        for _ in range(AT_ONCE):  # one subscription answers one request after the other
+            await self._bus.serve(LEARN, LearnServer, self._learn)
+
+    async def _learn(self, query: LearnServer) -> Learned:
+        try:
+            async with asyncio.timeout(query.within):
+                return await self._ask(query)
+        except TimeoutError as error:
+            raise CannotLearn(f"It did not answer within {query.within:g} seconds.") from error
+        except UpstreamFailed as error:
+            raise CannotLearn(f"{error.detail[:1].upper()}{error.detail[1:]}.") from error
+        except NotAMessage as error:
+            raise CannotLearn("It answered with what is no list.") from error
+
+    async def _ask(self, query: LearnServer) -> Learned:
+        server = await self._known(query)
+        key, credential = await self._credential(server)
+        async with self._upstreams.own_endpoint(server, key, credential) as endpoint:
+            offered = await _capabilities(endpoint)
+            lists = {method: await _list(endpoint, method, offered) for method in _LISTS}
+        learned = Learned(
+            tools=lists["tools/list"],
+            prompts=lists["prompts/list"],
+            resources=lists["resources/list"],
+            templates=lists["resources/templates/list"],
+        )
+        return _fitting(learned)
+
+    async def _known(self, query: LearnServer) -> Server:
+        """The server's entry, as new as was asked for."""
+        servers = self._follower.tables.servers
+        while (server := servers.get(query.slug)) is None or server.version < query.version:
+            if query.version == 0:
+                raise NotFound(f"There is no server {query.slug}.")
+            await asyncio.sleep(POLL)
+        return server
+
+    async def _credential(self, server: Server) -> tuple[str, Opened]:
+        """The organization's, with its key; none where the server wants none."""
+        if server.auth == "none":
+            return "", NONE
+        key = f"{server.slug}.{ORGANIZATION}"
+        stored = self._follower.tables.credentials.get(key)
+        if stored is None or not stored.is_for(server):
+            raise CannotLearn("The organization has no credential for it.")
+        try:
+            return key, self._wallet.held(key) or await self._wallet.open(key)
+        except Unavailable as error:
+            raise CannotLearn("Its credential cannot be had now.") from error
+
+
+async def _capabilities(endpoint: Endpoint) -> set[str]:
+    answer = await _request(endpoint, "server/discover", {})
+    if answer.error:
+        raise UpstreamFailed("upstream_bad_answer", _complaint("server/discover", answer.error))
+    return set(messages.members(bytes(messages.members(answer.result).get("capabilities", b""))))
+
+
+async def _list(endpoint: Endpoint, method: str, capabilities: set[str]) -> list[Offered]:
+    """All pages of a list; nothing of what the server does not have. Raises `UpstreamFailed`."""
+    member, named_by = _LISTS[method]
+    found: list[Offered] = []
+    if method.partition("/")[0] not in capabilities:
+        return found
+    params: dict[str, Any] = {}
+    for _ in range(PAGES):
+        answer = await _request(endpoint, method, params)
+        if answer.error:
+            if code_of(answer.error) == METHOD_NOT_FOUND:
+                return found
+            raise UpstreamFailed("upstream_bad_answer", _complaint(method, answer.error))
+        result = messages.members(answer.result)
+        found += _offered(bytes(result.get(member, b"[]")), named_by)
+        if len(found) > MOST:
+            break
+        cursor = result.get("nextCursor")
+        if cursor is None or bytes(cursor) == b"null":
+            return found
+        params = {"cursor": cursor}
+    raise UpstreamFailed("upstream_bad_answer", f"its answer to {method} does not come to an end")
+
+
+async def _request(endpoint: Endpoint, method: str, params: dict[str, Any]) -> messages.Message:
+    request = messages.request(b"1", method, params | {"_meta": _META})
+    return messages.read(await endpoint.request(request, lambda _: None, always))
+
+
+def _offered(raw: bytes, named_by: str) -> list[Offered]:
+    try:
+        entries = msgspec.json.decode(raw, type=list[dict[str, Any]])
+    except msgspec.DecodeError as error:
+        raise NotAMessage(str(error)) from error
+    named = [entry for entry in entries if isinstance(entry.get(named_by), str)]
+    return [Offered(name=entry[named_by], description=_first_line(entry)) for entry in named]
+
+
+def _first_line(entry: dict[str, Any]) -> str:
+    description = entry.get("description")
+    lines = description.strip().splitlines() if isinstance(description, str) else []
+    return lines[0][:DESCRIPTION] if lines else ""
+
+
+def _complaint(method: str, error: bytes) -> str:
+    # Not what it says: that may repeat the credential.
+    return f"it answered {method} with the error {code_of(error)}"
+
+
+def _fitting(learned: Learned) -> Learned:
+    """`learned`, without descriptions if it would be too long for the bus."""
+    if len(msgspec.json.encode(learned)) <= ANSWER:
+        return learned
+    fields = msgspec.structs.asdict(learned).items()
+    bare = Learned(**{field: [Offered(name=item.name) for item in items] for field, items in fields})
+    if len(msgspec.json.encode(bare)) > ANSWER:
+        raise CannotLearn("Its lists are too long.")
+    return bare

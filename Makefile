@@ -19,11 +19,11 @@ COUNT = awk -v total="$$(grep -c '^[a-z0-9].*==' $(1))" -v tty="$$(test -t 1 && 
 	/^Installing collected/ {printf "%s  unpacking them\n", tty ? "\n" : ""; fflush()}'
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet
 
-.PHONY: help run install dev test lint fmt lock clean
+.PHONY: help run install dev test conformance lint fmt lock clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 run: $(VENV)/run.stamp ## Set up what is missing, then run everything (PORT=9000 and DATA=/srv/lockgate stand for --port and --data)
 	@echo "Starting on port $(PORT) with the data in $(DATA) (for others: make run PORT=9000 DATA=/srv/lockgate)"
@@ -35,6 +35,9 @@ dev: $(VENV)/dev.stamp ## Set up the environment with what tests and checks need
 
 test: $(VENV)/dev.stamp ## Run the tests (ARGS="tests/unit -k nats")
 	@$(BIN)/python -m pytest $(ARGS)
+
+conformance: $(VENV)/dev.stamp ## Run the official MCP conformance suite through two replicas, and show what it says (needs npm)
+	@CI=true $(BIN)/python -m pytest -s tests/conformance $(ARGS)
 
 lint: $(VENV)/dev.stamp ## Check style, types and the boundaries between services
 	$(BIN)/ruff check .
@@ -51,7 +54,7 @@ lock: ## Pin the dependencies of pyproject.toml anew (needs uv; ARGS=--upgrade f
 	$(LOCK) $(ARGS) --extra dev -c requirements/run.lock pyproject.toml requirements/build.in -o requirements/dev.lock
 
 clean: ## Remove the environment and all caches; the data directory stays
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) tests/node/node_modules build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment. The stamps say what it was last made from, so that the next run starts at once.

@@ -25,7 +25,9 @@ from pydantic import AnyUrl
 
 from services.embedded.dispatcher import owner_of
 from tests.conftest import await_port, free_port
+from tests.front import Front
 from tests.token_storage import Tokens
+from tests.upstreams import serving
 
 LOCKGATE = Path(sys.executable).with_name("lockgate")
 START_WITHIN = 90.0  # seconds
@@ -252,15 +254,18 @@ async def sign_in_administrator(
     return browser
 
 
-@pytest.fixture
-async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
-    """A fresh `lockgate up` with the demo server."""
+@asynccontextmanager
+async def started(directory: Path, front: Front | None = None) -> AsyncIterator[Gate]:
+    """A fresh `lockgate up` with the demo server. With a `front` it is known by the front's URL."""
     async with AsyncExitStack() as stack:
         port = free_port()
-        url = f"http://127.0.0.1:{port}"
-        data = tmp_path / "data"
+        local = url = f"http://127.0.0.1:{port}"
+        data = directory / "data"
         command = ["up", "--data", str(data), "--port", str(port)]
-        process = Process(command, environment(), url, tmp_path / "up.log")
+        if front:
+            front.services, url = local, front.url
+            command += ["--public-url", url]
+        process = Process(command, environment(), local, directory / "up.log")
         stack.callback(process.stop)
         await process.start()
         async with asyncio.timeout(10):
@@ -268,6 +273,31 @@ async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
                 await asyncio.sleep(0.02)
         admin = await sign_in_administrator(url, process.output, stack)
         yield Gate(url, data, admin, stack, process)
+
+
+@pytest.fixture
+async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
+    """A fresh `lockgate up` with the demo server."""
+    async with started(tmp_path) as gate:
+        yield gate
+
+
+@pytest.fixture
+async def front() -> AsyncIterator[Front]:
+    """Stands before the replicas of `balanced`."""
+    front = Front()
+    await front.start()
+    yield front
+    await front.stop()
+
+
+@pytest.fixture
+async def balanced(front: Front, tmp_path: Path) -> AsyncIterator[Gate]:
+    """Two replicas behind one URL, which take turns request by request."""
+    async with started(tmp_path, front) as gate:
+        second = await gate.replica("second")
+        front.replicas = [front.services, second.url]
+        yield gate
 
 
 class Edge(httpx2.AsyncBaseTransport):
@@ -357,3 +387,10 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
             yield Recorder(f"http://127.0.0.1:{port}/mcp", log)
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="session")
+def everything() -> Iterator[str]:
+    """URL of the upstream that the official conformance suite expects."""
+    with serving("tests.conformance.everything") as origin:
+        yield f"{origin}/mcp"

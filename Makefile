@@ -5,6 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 8080
 DATA ?= data
 ARGS ?=
+JOBS ?= 2
 
 # Paths are relative on purpose: make cannot handle the spaces that the path of this folder may have.
 VENV := .venv
@@ -34,7 +35,7 @@ install: $(VENV)/run.stamp ## Set up the environment in .venv, without running a
 dev: $(VENV)/dev.stamp ## Set up the environment with what tests and checks need
 
 test: $(VENV)/dev.stamp ## Run the tests (ARGS="tests/unit -k nats")
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope $(ARGS)
 
 conformance: $(VENV)/dev.stamp ## Run the official MCP conformance suite through two replicas, and show what it says (needs npm)
 	@CI=true $(BIN)/python -m pytest -s tests/conformance $(ARGS)

@@ -1,6 +1,9 @@
 """Fixtures that every kind of test shares: real servers on free ports, stopped when the test ends."""
 
 import asyncio
+import contextlib
+import os
+import random
 import shutil
 import socket
 import subprocess
@@ -16,6 +19,8 @@ import uvloop
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 START_WITHIN = 15.0  # seconds
+PORTS = range(10_000, 20_000)
+PORTS_OF_A_WORKER = 1_000
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
@@ -24,11 +29,18 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that was free a moment ago.
+
+    Nobody else hands it out: the system takes higher ones for connections, other workers of this run have
+    other ranges.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = PORTS.start + worker * PORTS_OF_A_WORKER % len(PORTS)
+    for port in random.SystemRandom().sample(range(first, first + PORTS_OF_A_WORKER), PORTS_OF_A_WORKER):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"no free port from {first}")
 
 
 def await_port(port: int) -> None:

@@ -7,7 +7,6 @@ names.py      names and texts that administrators give
 store.py      every query; writes return what the change was
 changes.py    commit, publish to the control log, record: the way every change goes
 upstream.py   asks gateways what a server offers and which processes it has
-direct.py     asks a server over Streamable HTTP without a gateway
 api.py        JSON under /api/policy
 console/      the pages /servers and /groups
 """

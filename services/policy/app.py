@@ -18,6 +18,7 @@ from libs.common.shipper import Shipper
 from libs.common.sql import open_database
 from libs.common.web.console import install_console
 from services.policy import api
+from services.policy.assignment import Assignment
 from services.policy.changes import Changes
 from services.policy.console import groups, servers
 from services.policy.demo import DemoFeatures
@@ -45,11 +46,12 @@ def create_app(settings: PolicySettings) -> FastAPI:
     journal = Journal(settings.data_dir / "policy-journal")
     shipper = Shipper(bus, journal, settings)
     changes, upstreams = Changes(owner, journal), Upstreams(bus, settings)
+    assignment = Assignment(bus, store, changes)
     demo = DemoFeatures(store, upstreams, changes, wanted=ask_demo)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with running(bus, follower, owner, journal, shipper, demo):
+        async with running(bus, follower, owner, journal, shipper, assignment, demo):
             yield
         engine.dispose()
 

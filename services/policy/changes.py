@@ -7,12 +7,12 @@ from typing import Generic, TypeVar
 import msgspec
 
 from libs.common.control import changes
-from libs.common.control.entries import User
+from libs.common.control.entries import Member, User
 from libs.common.control.owner import Owner, Receipt
 from libs.common.journal import Journal
 from services.policy.domain import Change, Group, Organization, Server
 
-T = TypeVar("T", Server, Group, Organization)
+T = TypeVar("T", Server, Group, Organization, Member)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ def _told(change: Change[T]) -> changes.Told:
     return changes.Told(change.keys, _json(change.before), _json(change.after), change.happened)
 
 
-def _json(state: Server | Group | Organization | None) -> str:
+def _json(state: Server | Group | Organization | Member | None) -> str:
     """The entry in the control log; of a server also what it offers and the log does not say."""
     if state is None:
         return ""
-    entry = msgspec.to_builtins(state.entry())
+    entry = msgspec.to_builtins(state if isinstance(state, Member) else state.entry())
     if isinstance(state, Server):
         entry |= {kind: [feature.name for feature in offered] for kind, offered in state.features}
     return msgspec.json.encode(entry).decode()

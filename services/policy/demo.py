@@ -5,6 +5,7 @@ from functools import partial
 
 import structlog
 
+from libs.common.clock import elapsed
 from libs.common.control.entries import User
 from libs.common.errors import LockgateError
 from libs.common.lifecycle import cancel
@@ -15,8 +16,8 @@ from services.policy.upstream import FeaturesUnknown, Upstreams
 
 log = structlog.get_logger(__name__)
 
-ATTEMPTS = 5
 RETRY_AFTER = 1.0  # seconds
+PATIENCE = 300.0  # seconds; the gateway that has to ask it starts after policy, on slow machines long after
 
 # Who the record names: nobody pressed a button.
 _POLICY = User(version=0, id="policy", email="")
@@ -38,15 +39,19 @@ class DemoFeatures:
         await cancel(self._task)
 
     async def _learn(self) -> None:
-        for attempt in range(ATTEMPTS):
+        until, known = elapsed() + PATIENCE, ""
+        while elapsed() < until:
             try:
                 return await self._attempt()
             except FeaturesUnknown as error:
-                log.info("demo_unknown", attempt=attempt + 1, detail=error.detail)
+                if error.detail != known:  # said once, not with each attempt
+                    log.info("demo_unknown", detail=error.detail)
+                known = error.detail
             except LockgateError as error:  # an administrator changed or deleted it: theirs to decide
                 log.info("demo_not_read", error=str(error))
                 return None
             await asyncio.sleep(RETRY_AFTER)
+        log.warning("demo_given_up", seconds=PATIENCE, detail=known)
         return None
 
     async def _attempt(self) -> None:

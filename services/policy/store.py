@@ -4,13 +4,13 @@ A write takes the next version first, which also makes the writers of all replic
 the one before it left, and SQLite never has to turn a reader into a writer.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Engine, update
 from sqlmodel import Session, col, select
 
-from libs.common.control.entries import DEFAULT_GROUP, AnyEntry, ServerAccess
+from libs.common.control.entries import DEFAULT_GROUP, AnyEntry, Member, ServerAccess
 from services.policy.definition import Definition, InitialAccess, is_loopback
 from services.policy.domain import (
     ANYTHING,
@@ -225,6 +225,19 @@ class PolicyStore:
                 row.version = version
                 session.flush()
             return Change(before, _group(session, row), (f"group.{group}",))
+
+    def assign(self, user: str, groups: Sequence[str]) -> Change[Member]:
+        """Put `user` into the first of `groups` that there is, by id or else by name, or into the default."""
+        with self._write() as (session, version):
+            rows = session.exec(select(GroupRow).order_by(col(GroupRow.id))).all()
+            by_name = {row.name: row.id for row in reversed(rows)} | {row.id: row.id for row in rows}
+            group = next((by_name[name] for name in groups if name in by_name), DEFAULT_GROUP)
+            row = session.get(MemberRow, user)
+            before = member_of(row) if row else None
+            if before is None or before.group != group:
+                row = session.merge(MemberRow(user_id=user, group_id=group, version=version))
+            assert row
+            return Change(before, member_of(row), (f"member.{user}",))
 
     # -- the organization -------------------------------------------------------------------------
 

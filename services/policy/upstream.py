@@ -4,7 +4,7 @@ import msgspec
 import structlog
 
 from libs.common.bus import Bus, Refused
-from libs.common.errors import Unavailable
+from libs.common.errors import LockgateError, Unavailable
 from libs.common.requests import (
     LEARN,
     LIST_PROCESSES,
@@ -14,12 +14,9 @@ from libs.common.requests import (
     Offered,
     ProcessList,
 )
-from services.policy.direct import Direct, FeaturesUnknown
 from services.policy.domain import Server
 from services.policy.features import Features, beginning_of, told
 from services.policy.settings import PolicySettings
-
-__all__ = ["FeaturesUnknown", "Upstreams"]
 
 log = structlog.get_logger(__name__)
 
@@ -27,17 +24,20 @@ GATHER_WITHIN = 0.7  # seconds that a page may take for it
 MARGIN = 2.0  # seconds more for the answer of the gateway, which gives up by itself
 
 
+class FeaturesUnknown(LockgateError):
+    """The server did not tell what it offers; the detail says why in one sentence."""
+
+    status, type, title = 502, "upstream-failed", "The server did not tell what it offers"
+
+
 class Upstreams:
     """Asks gateways about servers."""
 
     def __init__(self, bus: Bus, settings: PolicySettings) -> None:
         self._bus, self._settings = bus, settings
-        self._direct = Direct(bus, settings.policy_upstream_timeout)
 
     async def features(self, server: Server) -> Features:
         """What `server` offers now. Raises `FeaturesUnknown`."""
-        if server.definition.transport == "streamable_http":
-            return await self._direct.features(server)
         within = self._patience(server)
         query = LearnServer(slug=server.slug, version=server.version, within=within)
         try:

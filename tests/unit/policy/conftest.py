@@ -1,9 +1,12 @@
-"""The policy service, running, and an upstream that it can ask."""
+"""The policy service, running, and a gateway with an upstream that it can ask."""
 
-import socket
+import base64
+import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +19,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.embedded.lifespan import Lifespan
+from services.gateway.app import create_app as create_gateway
+from services.gateway.settings import GatewaySettings
 from services.policy.app import create_app
 from services.policy.settings import PolicySettings
 from tests.conftest import Nats, eventually, free_port
@@ -127,10 +133,24 @@ def upstream() -> Iterator[StartUpstream]:
         thread.join(10)
 
 
+StartGateway: TypeAlias = Callable[[], Awaitable[None]]
+
+
 @pytest.fixture
-def silent_port() -> Iterator[int]:
-    """A port that takes connections and never says a word."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        yield listening.getsockname()[1]
+async def gateway(nats: Nats, tmp_path: Path) -> AsyncIterator[StartGateway]:
+    """`await gateway()` starts a real gateway replica, which nobody calls over HTTP."""
+    settings = GatewaySettings(
+        nats_url=nats.url,
+        data_dir=tmp_path / "gateway",
+        lease=LEASE,
+        gateway_session_key=base64.b64encode(os.urandom(32)).decode(),
+    )
+    async with AsyncExitStack() as stack:
+
+        async def start() -> None:
+            settings.data_dir.mkdir()
+            lifespan = Lifespan("gateway", partial(create_gateway, settings))
+            await lifespan.start()
+            stack.push_async_callback(lifespan.stop)
+
+        yield start

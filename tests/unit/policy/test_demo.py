@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from libs.common.requests import LEARN, Learned, LearnServer
 from libs.common.sql import open_database
 from services.policy import demo
 from services.policy.app import MIGRATIONS, create_app
@@ -15,7 +16,7 @@ from services.policy.settings import PolicySettings
 from services.policy.store import PolicyStore
 from tests.conftest import eventually, free_port
 from tests.unit.conftest import ControlLog, Serve, Shipped
-from tests.unit.policy.conftest import StartUpstream
+from tests.unit.policy.conftest import StartGateway, StartUpstream
 
 
 @pytest.fixture
@@ -32,6 +33,14 @@ async def _fast(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     yield
 
 
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Why the log says that the tools are not known, each time that it says so."""
+    details: list[str] = []
+    monkeypatch.setattr(demo.log, "info", lambda _, detail="", **__: details.append(detail))
+    return details
+
+
 def _with_demo(settings: PolicySettings, url: str) -> PolicySettings:
     return settings.model_copy(update={"policy_demo_url": url})
 
@@ -45,10 +54,33 @@ async def _tools(control: ControlLog) -> list[str]:
     return names
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Grows with every attempt."""
+    attempts: list[None] = []
+    attempt = demo.DemoFeatures._attempt
+
+    async def counting(self: demo.DemoFeatures) -> None:
+        attempts.append(None)
+        await attempt(self)
+
+    monkeypatch.setattr(demo.DemoFeatures, "_attempt", counting)
+    return attempts
+
+
+def _waiting() -> bool:
+    return any(task.get_name() == "demo-features" for task in asyncio.all_tasks())
+
+
 async def test_the_first_start_reads_them_and_says_so_in_the_record(
-    settings: PolicySettings, control: ControlLog, serve: Serve, upstream: StartUpstream, shipped: Shipped
+    settings: PolicySettings,
+    control: ControlLog,
+    serve: Serve,
+    gateway: StartGateway,
+    upstream: StartUpstream,
+    shipped: Shipped,
 ) -> None:
     server = await upstream(("add", "Adds"), ("now", ""))
+    await gateway()
     await serve(create_app(_with_demo(settings, server.url)))
     assert await _tools(control) == ["add", "now"]
     events: list[dict[str, Any]] = []
@@ -60,31 +92,66 @@ async def test_the_first_start_reads_them_and_says_so_in_the_record(
 
 
 async def test_a_demo_that_is_not_ready_is_asked_again(
-    settings: PolicySettings, control: ControlLog, serve: Serve, upstream: StartUpstream
+    settings: PolicySettings,
+    control: ControlLog,
+    serve: Serve,
+    gateway: StartGateway,
+    upstream: StartUpstream,
 ) -> None:
     server = await upstream(("add", ""), wants=("x-ready", "yes"))
+    await gateway()
     await serve(create_app(_with_demo(settings, server.url)))
     await eventually(lambda: server.seen)
     server.wants = None
     assert await _tools(control) == ["add"]
 
 
-async def test_a_demo_that_never_answers_keeps_nothing_from_starting_or_stopping(
-    settings: PolicySettings, control: ControlLog, store: PolicyStore
+async def test_a_gateway_that_starts_later_is_waited_for_without_many_words(
+    settings: PolicySettings,
+    control: ControlLog,
+    serve: Serve,
+    gateway: StartGateway,
+    upstream: StartUpstream,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    server = await upstream(("add", ""))
+    attempts = counted(monkeypatch)
+    await serve(create_app(_with_demo(settings, server.url)))
+    await eventually(lambda: len(attempts) > 10)
+    assert said == ["No gateway answers that could ask it."]
+    await gateway()
+    assert await _tools(control) == ["add"]
+
+
+async def test_a_demo_that_never_answers_keeps_nothing_from_starting_and_is_given_up(
+    settings: PolicySettings, control: ControlLog, store: PolicyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "PATIENCE", 0.3)
     app = create_app(_with_demo(settings, f"http://127.0.0.1:{free_port()}/mcp"))
     async with asyncio.timeout(20), app.router.lifespan_context(app):
-        await eventually(lambda: not [t for t in asyncio.all_tasks() if t.get_name() == "demo-features"])
+        await eventually(lambda: not _waiting())
     assert store.server("demo").features == Features()
 
 
-async def test_the_service_stops_while_it_still_waits_for_the_demo(
-    settings: PolicySettings, control: ControlLog, silent_port: int
+async def test_the_service_stops_while_it_still_waits_for_an_answer(
+    settings: PolicySettings, control: ControlLog
 ) -> None:
-    app = create_app(_with_demo(settings, f"http://127.0.0.1:{silent_port}/mcp"))
+    asked, stopped = asyncio.Event(), asyncio.Event()
+
+    async def learn(_: LearnServer) -> Learned:
+        asked.set()
+        await stopped.wait()
+        return Learned()
+
+    await control.bus.serve(LEARN, LearnServer, learn)
+    await control.bus.client.flush()
+    app = create_app(_with_demo(settings, "http://127.0.0.1:1/mcp"))
     async with asyncio.timeout(20), app.router.lifespan_context(app):
-        assert [t for t in asyncio.all_tasks() if t.get_name() == "demo-features"]
-    assert not [t for t in asyncio.all_tasks() if t.get_name() == "demo-features"]
+        await asked.wait()
+        assert _waiting()
+    assert not _waiting()
+    stopped.set()
 
 
 def test_it_is_asked_when_it_is_new_has_moved_or_never_told_them(store: PolicyStore) -> None:

@@ -1,4 +1,5 @@
-"""Learning what a server offers by way of a gateway, for which somebody on the bus answers here."""
+"""Learning what a server offers by way of a gateway, for which mostly somebody on the bus answers here. What
+gateways say of servers that do not answer as they should is in tests/unit/gateway/test_learn.py."""
 
 import asyncio
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 from libs.common.errors import LockgateError
 from libs.common.requests import LEARN, Learned, LearnServer, Offered
 from services.policy.settings import PolicySettings
-from tests.unit.policy.conftest import Policy
+from tests.conftest import free_port
+from tests.unit.policy.conftest import Policy, StartGateway, StartUpstream
 
 REFRESH = "/api/policy/servers/tools/refresh"
 STDIO = {"transport": "stdio", "url": "", "command": ["npx", "tools"]}
@@ -66,7 +68,9 @@ async def test_the_control_log_says_the_tools_and_not_what_gateways_decide_on_un
 
 
 @pytest.mark.parametrize(
-    ("definition", "within"), [(STDIO, 45.0), ({"transport": "sse", "url": "http://x.example/sse"}, 2.0)]
+    ("definition", "within"),
+    [(STDIO, 45.0), ({"transport": "sse", "url": "http://x.example/sse"}, 2.0), ({}, 2.0)],
+    ids=["stdio", "sse", "streamable_http"],
 )
 async def test_the_gateway_is_told_which_state_of_the_server_to_ask_and_how_long(
     policy: Policy, definition: dict[str, Any], within: float
@@ -113,6 +117,53 @@ async def test_a_server_that_is_added_by_the_form_is_asked_once(policy: Policy) 
     page = await policy.browser.get(answer.headers["location"])
     assert "It has 1 tool, 1 prompt and 2 resources." in page.text
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_a_real_gateway_asks_a_real_server_whether_it_is_on_or_off(
+    policy: Policy, gateway: StartGateway, upstream: StartUpstream, enabled: bool
+) -> None:
+    server = await upstream(
+        ("read", "Reads a page.\n\nAt length."),
+        prompts=("ask",),
+        resources=("wiki://home", "wiki://pages/{page}"),
+    )
+    await gateway()
+    await policy.add("tools", url=server.url)
+    await policy.api.put("/api/policy/servers/tools/switch", json={"enabled": enabled})
+    answer = (await policy.api.post(REFRESH)).json()
+    assert answer["tools"] == [{"name": "read", "description": "Reads a page."}]
+    assert [prompt["name"] for prompt in answer["prompts"]] == ["ask"]
+    assert answer["resources"] == [
+        {"name": "wiki://home", "description": "A page"},
+        {"name": "wiki://pages/*", "description": "wiki://pages/{page}: A page"},
+    ]
+    assert (await policy.api.post(REFRESH)).json()["version"] == answer["version"], "nothing has changed"
+
+
+async def test_a_real_gateway_says_why_a_server_does_not_tell(policy: Policy, gateway: StartGateway) -> None:
+    await gateway()
+    await policy.add("tools", url=f"http://127.0.0.1:{free_port()}/mcp")
+    assert (await policy.api.post(REFRESH)).json()["detail"] == "It refuses connections."
+
+
+async def test_tools_can_be_named_by_hand_and_keep_their_descriptions(policy: Policy) -> None:
+    await _gateway(policy, OFFERED)
+    await policy.add("tools", **STDIO)
+    await policy.api.post(REFRESH)
+    names = {"tools": ["write", "run", "write"]}
+    answer = await policy.api.put("/api/policy/servers/tools/tools", json=names)
+    assert answer.json()["tools"] == [
+        {"name": "write", "description": ""},
+        {"name": "run", "description": "Runs."},
+    ]
+
+
+@pytest.mark.parametrize("tools", [[""], ["a\nb"], ["x" * 300]])
+async def test_a_bad_name_of_a_tool_is_refused(policy: Policy, tools: list[str]) -> None:
+    await policy.add("tools", **STDIO)
+    answer = await policy.api.put("/api/policy/servers/tools/tools", json={"tools": tools})
+    assert answer.status_code == 400
 
 
 def test_a_command_has_longer_to_start_than_a_server_to_answer() -> None:

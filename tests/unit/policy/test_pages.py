@@ -14,7 +14,7 @@ from libs.common.web.notices import Mood
 from services.policy.clients import snippets
 from tests.conftest import eventually, free_port
 from tests.unit.conftest import SignIn
-from tests.unit.policy.conftest import Policy, StartUpstream
+from tests.unit.policy.conftest import Policy, StartGateway, StartUpstream
 
 NOTHING_NAMED: dict[str, object] = {"tools": {}, "prompts": {}, "resources": {}}
 WIKI = {"name": "Wiki", "slug": "wiki", "url": "https://wiki.example.com/mcp"}
@@ -44,9 +44,10 @@ async def test_without_servers_the_page_says_what_to_do(policy: Policy) -> None:
 
 
 async def test_adding_a_server_reads_its_tools_and_shows_them(
-    policy: Policy, upstream: StartUpstream
+    policy: Policy, gateway: StartGateway, upstream: StartUpstream
 ) -> None:
     server = await upstream(("read_page", "Reads a page."))
+    await gateway()
     answer = await policy.browser.post("/servers", data=WIKI | {"url": server.url, "default_access": "deny"})
     assert answer.headers["location"] == "/servers/wiki"
     text = await _follow(policy, answer)

@@ -86,3 +86,12 @@ async def test_servers_that_are_no_commands_have_no_processes(policy: Policy) ->
     assert "Standard error" not in (await policy.browser.get("/servers/wiki")).text
     assert asked == []
     assert (await policy.api.get("/api/policy/servers/nobody/processes")).status_code == 404
+
+
+async def test_of_a_server_that_is_off_the_page_says_that_reading_runs_its_command(policy: Policy) -> None:
+    await _gateway(policy, ProcessList(replica="r1", enabled=True))
+    await policy.add("tools", **STDIO)
+    await policy.api.put("/api/policy/servers/tools/switch", json={"enabled": False})
+    text = await _page(policy)
+    assert "None runs, because the server is off." in text
+    assert "reading it runs its command for just that long" in text

@@ -136,7 +136,10 @@ def login(
     """Print an access token for a client that wants one pasted, after you have signed in by browser."""
     import json
 
-    import httpx2
+    try:
+        import httpx2
+    except ImportError:
+        fail("this installation is of one service only: install lockgate[auth] to sign in from here")
 
     from services.device_login import LoginFailed, login
 

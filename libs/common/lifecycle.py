@@ -4,7 +4,7 @@ An app's factory builds its parts and sets them on `app.state`; its lifespan is 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
@@ -39,3 +39,29 @@ async def cancel(task: "asyncio.Task[Any] | None") -> None:
     while task and not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=0.5)
+
+
+class Tasks:
+    """Background tasks, held until they end: the event loop itself would let go of them."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str | None = None) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def cancel(self) -> None:
+        """Cancel all and wait until they have ended."""
+        for task in list(self._running):
+            await cancel(task)
+
+    async def join(self) -> None:
+        """Wait until all have ended, also those that begin meanwhile."""
+        while self._running:
+            await asyncio.wait(self._running)

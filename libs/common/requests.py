@@ -112,3 +112,26 @@ class ProcessList(msgspec.Struct, frozen=True, kw_only=True):
     replica: str
     enabled: bool
     processes: list[ProcessReport] = []
+
+
+# Which permission group somebody is in, where the organization's OpenID provider decides that.
+ASSIGN_GROUP = "policy.assign_group"
+
+
+class AssignGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Put `user` into the first of `groups` that is one, by id or else by name; without one, into the default.
+
+    `email` and `source` (the issuer that says so) are for the record. Nothing changes for who is in it already.
+    """
+
+    user: str
+    groups: list[str]
+    email: str = ""
+    source: str = ""
+
+
+class AssignedGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """The id of the group; `complete`: it holds on every replica (`libs.common.control.owner.Receipt`)."""
+
+    group: str
+    complete: bool

@@ -1,16 +1,19 @@
 """The records of this service: who signed in and who was granted what, and what administrators changed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 
 from libs.common.clock import iso, now
+from libs.common.control.changes import Told
 from libs.common.control.entries import User as UserEntry
 from libs.common.ids import new_id
 from libs.common.journal import Journal
-from libs.common.records import AdminEvent, AuthEvent
+from libs.common.records import AuthEvent
 from libs.common.throttle import EventBudget, source_of
+from services.auth.control import revoked_key, user_key
 from services.auth.domain import Client, Grant, User, email_key
 from services.auth.throttle import LoginThrottle
 
@@ -22,7 +25,18 @@ EVENTS_PER_MINUTE = 30
 AuthEventName = Literal[
     "signed_in",
     "signed_out",
+    "signed_out_everywhere",
+    "joined",
+    "identity_linked",
+    "second_factor_added",
+    "second_factor_failed",
+    "second_factor_removed",
+    "recovery_codes_made",
+    "recovery_code_used",
+    "passkey_added",
+    "passkey_removed",
     "password_changed",
+    "password_reset",
     "client_registered",
     "consented",
     "granted",
@@ -84,22 +98,14 @@ class Audit:
         if self._throttled.spend(f"{email_key(event.email)} {source_of(event.address)}"):
             self.by_anybody(event)
 
-    def user_changed(
-        self, event: str, actor: UserEntry, before: User | None, after: User, revision: int
-    ) -> None:
-        self.journal.append(
-            AdminEvent(
-                id=new_id(),
-                time=iso(now()),
-                event=event,
-                actor=actor.id,
-                email=actor.email,
-                subject=f"user.{after.id}",
-                before=_public(before) if before else "",
-                after=_public(after),
-                revision=revision,
-            )
-        )
+
+def told_of_user(before: User | None, after: User | None, ended: Sequence[str] = ()) -> Told:
+    """What the record says of an administrator's change of an account, and where it stands in the control
+    log; `ended` are the grants and sessions that ended with it."""
+    user = after or before
+    assert user
+    keys = [user_key(user.id), *map(revoked_key, ended)]
+    return Told(keys, _public(before) if before else "", _public(after) if after else "")
 
 
 def _public(user: User) -> str:

@@ -1,4 +1,8 @@
-"""The keys that sign tokens (ES256). Several may live at once: the newest signs, all verify."""
+"""The keys that sign tokens (ES256), replaced on schedule (`services.auth.rotation`).
+
+Several live at once: the newest that has been public for long enough signs, all verify. Which one that is
+follows from the database and the clock alone, so that all replicas of this service agree.
+"""
 
 import asyncio
 import base64
@@ -9,7 +13,9 @@ from joserfc.jwk import ECKey
 
 from libs.common.ids import new_secret
 from libs.common.tokens import ALGORITHM
+from services.auth.domain import SigningKey
 from services.auth.store import Store
+from services.auth.store.database import unix_now
 
 _SUCCESSOR = "refresh-successor"
 
@@ -19,7 +25,7 @@ class SigningKeys:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._keys: list[ECKey] = []
+        self._keys: list[tuple[SigningKey, ECKey]] = []
         self._successor_secret = b""
 
     async def start(self) -> None:
@@ -30,23 +36,28 @@ class SigningKeys:
 
     def load(self) -> None:
         """Read the keys; make the first one. For a thread."""
-        keys = self._store.keys
-        if not keys.live():
-            key = ECKey.generate_key("P-256", {"use": "sig", "alg": ALGORITHM}, auto_kid=True)
-            keys.add(str(key.kid), {name: str(value) for name, value in key.as_dict(private=True).items()})
-        self._keys = [ECKey.import_key({**jwk}) for jwk in keys.live()]
-        self._successor_secret = keys.shared_secret(_SUCCESSOR, new_secret()).encode()
+        if not self._store.keys.live():
+            self.make(1)
+        self._keys = [(key, ECKey.import_key({**key.jwk})) for key in self._store.keys.live()]
+        self._successor_secret = self._store.keys.shared_secret(_SUCCESSOR, new_secret()).encode()
+
+    def make(self, number: int) -> bool:
+        """Make the `number`th key. False if another replica was first. For a thread."""
+        key = ECKey.generate_key("P-256", {"use": "sig", "alg": ALGORITHM}, auto_kid=True)
+        jwk = {name: str(value) for name, value in key.as_dict(private=True).items()}
+        return self._store.keys.add(number, str(key.kid), jwk)
 
     @property
     def signer(self) -> ECKey:
-        """The key to sign with now."""
-        return self._keys[-1]
+        """The key to sign with now: before any has been public for long enough, the oldest."""
+        now, keys = unix_now(), self._keys
+        return next((pair for key, pair in reversed(keys) if key.signs(now)), keys[0][1])
 
     def public(self) -> list[dict[str, str]]:
         """The public parts, as they stand in the JWKS and in the control log."""
         return [
-            {name: str(value) for name, value in sorted(key.as_dict(private=False).items())}
-            for key in self._keys
+            {name: str(value) for name, value in sorted(pair.as_dict(private=False).items())}
+            for _, pair in self._keys
         ]
 
     def successor(self, refresh_token: str) -> str:

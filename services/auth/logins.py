@@ -54,17 +54,18 @@ class Logins:
         found = await asyncio.to_thread(self.store.sessions.find, hash_of(secret))
         return Login(user=found[1], session=found[0]) if found else None
 
-    async def begin(self, user: User) -> tuple[Login, str] | None:
+    async def begin(self, user: User, address: str, agent: str) -> tuple[Login, str] | None:
         """A new login, always with a new session (against fixation), and its cookie's value. None when the
         user was deactivated in the meantime."""
         now, secret = unix_now(), new_secret()
-        session = Session(new_id(), user.id, now, now + self.settings.auth_session_lifetime)
+        expires_at = now + self.settings.auth_session_lifetime
+        session = Session(new_id(), user.id, now, expires_at, address, agent)
         current = await asyncio.to_thread(self.store.sessions.add, session, hash_of(secret))
         return (Login(current, session), secret) if current else None
 
     async def end(self, login: Login) -> list[str]:
         """Returns the ids of what ended, to be published."""
-        return await asyncio.to_thread(self.store.sessions.end, login.user.id, only=login.session.id)
+        return await asyncio.to_thread(self.store.sessions.end, login.user.id, login.session.id)
 
     def set_login_cookie(self, response: Response, secret: str) -> None:
         lifetime = self.settings.auth_session_lifetime

@@ -2,14 +2,14 @@
 
 from pydantic import Field, SecretStr, field_validator
 
-from libs.common.settings import Settings
 from libs.common.sql import sqlite_url
-from services.auth.domain import check_password, normal_email
+from services.auth.domain import ACCESS_LIFETIME, check_password, email_key, normal_email
+from services.auth.sso.settings import SignInSettings
 
 DAY = 24 * 3600
 
 
-class AuthSettings(Settings):
+class AuthSettings(SignInSettings):
     """Durations are in seconds."""
 
     auth_database_url: str | None = Field(
@@ -24,8 +24,18 @@ class AuthSettings(Settings):
     auth_session_lifetime: int = Field(
         14 * DAY, ge=900, description="How long a login lasts before the password is asked for again."
     )
+    auth_access_lifetime: int = Field(
+        ACCESS_LIFETIME,
+        ge=5,
+        le=ACCESS_LIFETIME,
+        description="How long an access token lasts before its client has to refresh it.",
+    )
     auth_registrations_per_hour: int = Field(
         100, ge=1, description="Clients that one address may register per hour (RFC 7591)."
+    )
+
+    auth_key_lifetime: int = Field(
+        90 * DAY, ge=DAY, description="How long a key signs tokens before the next one takes over."
     )
 
     auth_private_client_documents: bool = Field(
@@ -44,6 +54,16 @@ class AuthSettings(Settings):
         if value is not None:
             check_password(value.get_secret_value())
         return value
+
+    def admits_password_of(self, email: str) -> bool:
+        """Whether the account with this address may sign in without the organization's provider."""
+        match self.auth_password_login:
+            case "on":
+                return True
+            case "administrator":
+                return email_key(email) == email_key(self.auth_admin_email)
+            case "off":
+                return False
 
     @property
     def database_url(self) -> str:

@@ -6,15 +6,15 @@ from joserfc import jwt
 
 from libs.common.ids import new_id
 from libs.common.tokens import ACCESS_TYPE, ALGORITHM, CONSOLE_AUDIENCE, CONSOLE_TYPE
-from services.auth.domain import ACCESS_LIFETIME, CONSOLE_LIFETIME, Issue, Session, User
+from services.auth.domain import CONSOLE_LIFETIME, Issue, Session, User
 from services.auth.keys import SigningKeys
 
 
 class Mint:
-    """Signs access tokens and the console's cookie, as `issuer`."""
+    """Signs access tokens, which last for `access_lifetime` seconds, and the console's cookie, as `issuer`."""
 
-    def __init__(self, keys: SigningKeys, issuer: str) -> None:
-        self._keys, self._issuer = keys, issuer
+    def __init__(self, keys: SigningKeys, issuer: str, access_lifetime: int) -> None:
+        self._keys, self._issuer, self.access_lifetime = keys, issuer, access_lifetime
 
     def access_token(self, issue: Issue, audience: str) -> str:
         """An access token (RFC 9068) for `audience`, which may be narrower than the grant's."""
@@ -27,7 +27,7 @@ class Mint:
             "grant": grant.id,
             "scope": grant.scope,
             "iat": issue.issued_at,
-            "exp": issue.issued_at + ACCESS_LIFETIME,
+            "exp": issue.issued_at + self.access_lifetime,
         }
         return self._sign(ACCESS_TYPE, claims)
 

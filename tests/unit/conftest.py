@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import httpx2
 import msgspec
+import psycopg
 import pytest
 from fastapi import FastAPI
 from joserfc import jwt
@@ -181,6 +182,14 @@ async def shipped(control: ControlLog) -> Shipped:
         return lines
 
     return read
+
+
+def new_database(server: str) -> str:
+    """The URL of a new database at the PostgreSQL server of the fixture `postgres`."""
+    name = f"lockgate_{secrets.token_hex(4)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{server.rpartition('/')[0]}/{name}"
 
 
 @pytest.fixture(scope="session")

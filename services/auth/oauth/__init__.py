@@ -3,9 +3,10 @@
 metadata.py       RFC 8414 metadata, JWKS
 registration.py   RFC 7591 dynamic client registration
 authorize.py      the authorization endpoint and the consent page
-token.py          the token and revocation endpoints
+prompts.py        what a client may say about asking the person
+token.py          the token, revocation and introspection endpoints
 server.py         the adapter between Starlette and Authlib, which is synchronous
-code_grant.py, refresh_grant.py, revocation.py   what Authlib calls, in a thread
+code_grant.py, refresh_grant.py, revocation.py, introspection.py   what Authlib calls, in a thread
 documents.py      clients whose id is the URL of a document about them (CIMD)
 fetching.py       getting that document, and nothing from our own network
 device_grant.py, device.py   RFC 8628: clients that cannot open a browser

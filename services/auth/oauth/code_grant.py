@@ -8,12 +8,14 @@ from authlib.oauth2.rfc7636 import CodeChallenge
 
 from libs.common.ids import new_id, new_secret
 from services.auth.audit import auth_event, server_of
-from services.auth.domain import ACCESS_LIFETIME, AUTH_METHODS, CODE_LIFETIME, Code, User
+from services.auth.domain import AUTH_METHODS, CODE_LIFETIME, Code, Grant, Issue, User
 from services.auth.keys import hash_of
 from services.auth.oauth import redirects
+from services.auth.oauth.errors import because
 from services.auth.oauth.resources import audience_of, narrowed
 from services.auth.oauth.server import OAuthRequest, RegisteredClient
 from services.auth.store.database import unix_now
+from services.auth.tokens import Mint
 
 
 class RedeemableCode:
@@ -41,10 +43,18 @@ class RequiredChallenge(CodeChallenge):  # type: ignore[misc]
     def validate_code_challenge(self, grant: Any, redirect_uri: str) -> None:
         data = grant.request.payload.data
         if not data.get("code_challenge"):
-            raise InvalidRequestError("Missing 'code_challenge': PKCE is required.")
+            missing = InvalidRequestError("Missing 'code_challenge': PKCE is required.")
+            raise because("pkce_missing", missing)
         if data.get("code_challenge_method") != "S256":
-            raise InvalidRequestError("The 'code_challenge_method' has to be S256.")
+            weak = InvalidRequestError("The 'code_challenge_method' has to be S256.")
+            raise because("pkce_not_s256", weak)
         super().validate_code_challenge(grant, redirect_uri)
+
+    def validate_code_verifier(self, grant: Any, result: object) -> None:
+        try:
+            super().validate_code_verifier(grant, result)
+        except OAuth2Error as error:
+            raise because("wrong_verifier", error) from error
 
 
 class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
@@ -62,7 +72,8 @@ class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
             return requested
         default: str | None = client.get_default_redirect_uri()
         if requested or not default:
-            raise InvalidRequestError("The redirect URI is not one that this client registered.")
+            foreign = InvalidRequestError("The redirect URI is not one that this client registered.")
+            raise because("foreign_redirect_uri", foreign)
         return default
 
     def validate_authorization_request(self) -> str:
@@ -109,12 +120,19 @@ class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
 
     def query_authorization_code(self, code: str, client: RegisteredClient) -> RedeemableCode | None:
         found = self.server.store.grants.find_code(hash_of(code))
-        if found is None or found.client_id != client.client.id:
+        if found is None:
             return None
-        if found.used_at is not None:
+        if found.client_id == client.client.id and found.used_at is not None:
             self._revoke_reused(found)
             return None
-        return RedeemableCode(found) if found.expires_at >= unix_now() else None
+        self.request.presented = grant_of(found)
+        if found.client_id != client.client.id:
+            raise because("wrong_client", InvalidGrantError("Invalid 'code' in request."))
+        if found.redirect_uri and self.request.payload.redirect_uri != found.redirect_uri:
+            raise because("wrong_redirect_uri", InvalidGrantError("Invalid 'redirect_uri' in request."))
+        if found.expires_at < unix_now():
+            raise because("code_expired", InvalidGrantError("Invalid 'code' in request."))
+        return RedeemableCode(found)
 
     def authenticate_user(self, authorization_code: RedeemableCode) -> User:
         user: User = self.server.store.users.get(authorization_code.code.user_id)
@@ -132,7 +150,7 @@ class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
         self.request.outcome.events.append(
             auth_event("granted", user=issue.user, grant=issue.grant, address=self.request.address)
         )
-        token = token_answer(self.server.mint.access_token(issue, audience), refresh, code.scope)
+        token = token_answer(self.server.mint, issue, audience, refresh)
         return 200, token, self.TOKEN_RESPONSE_HEADER
 
     def _revoke_reused(self, code: Code) -> None:
@@ -146,13 +164,21 @@ class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
             self.request.outcome.events.append(event)
 
 
-def token_answer(access_token: str, refresh_token: str | None, scope: str) -> dict[str, object]:
-    """The body of a token response (RFC 6749, section 5.1)."""
+def grant_of(code: Code) -> Grant:
+    """The grant that `code` stands for, which there is once it is redeemed."""
+    names = ("user_id", "client_id", "client_name", "redirect_host", "audience", "scope")
+    now = unix_now()
+    values = {name: getattr(code, name) for name in names}
+    return Grant(id=code.grant_id, created_at=now, last_used_at=now, **values)
+
+
+def token_answer(mint: Mint, issue: Issue, audience: str, refresh_token: str | None) -> dict[str, object]:
+    """The body of a token response (RFC 6749, section 5.1) with an access token for `audience`."""
     answer: dict[str, object] = {
-        "access_token": access_token,
+        "access_token": mint.access_token(issue, audience),
         "token_type": "Bearer",
-        "expires_in": ACCESS_LIFETIME,
-        "scope": scope,
+        "expires_in": mint.access_lifetime,
+        "scope": issue.grant.scope,
     }
     if refresh_token:
         answer["refresh_token"] = refresh_token

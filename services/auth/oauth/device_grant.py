@@ -106,7 +106,7 @@ class DeviceGrant(DeviceCodeGrant):  # type: ignore[misc]
         self.request.outcome.events.append(
             auth_event("granted", user=issue.user, grant=issue.grant, address=self.request.address)
         )
-        token = token_answer(self.server.mint.access_token(issue, audience), refresh, code.scope)
+        token = token_answer(self.server.mint, issue, audience, refresh)
         return 200, token, self.TOKEN_RESPONSE_HEADER
 
 

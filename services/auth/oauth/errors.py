@@ -7,6 +7,7 @@ class InvalidTargetError(OAuth2Error):  # type: ignore[misc]
     """RFC 8707, section 2: the resource is unknown, malformed, or not what was granted."""
 
     error = "invalid_target"
+    reason = "wrong_resource"
 
 
 class InvalidRedirectUri(OAuth2Error):  # type: ignore[misc]
@@ -21,11 +22,35 @@ class InvalidClientMetadata(OAuth2Error):  # type: ignore[misc]
     error = "invalid_client_metadata"
 
 
+class LoginRequired(OAuth2Error):  # type: ignore[misc]
+    """OpenID Connect Core 1.0, section 3.1.2.6: nobody is signed in, and nobody may be asked to."""
+
+    error = "login_required"
+
+
+class ConsentRequired(OAuth2Error):  # type: ignore[misc]
+    """OpenID Connect Core 1.0, section 3.1.2.6: nobody may be asked for consent, and it is needed."""
+
+    error = "consent_required"
+
+
 class SlowDown(OAuth2Error):  # type: ignore[misc]
     """Too many registrations from one address."""
 
     error = "temporarily_unavailable"
     status_code = 429
+
+
+def because(reason: str, error: OAuth2Error) -> OAuth2Error:
+    """`error`, with the reason that the record gives for it; the client is told no more than before. Errors
+    without a reason of their own are everyday ones, and not recorded."""
+    error.reason = reason
+    return error
+
+
+def reason_of(error: OAuth2Error) -> str:
+    """Why the record says that a request was refused; empty when it says nothing."""
+    return getattr(error, "reason", "")
 
 
 def printable(text: object) -> str:

@@ -1,4 +1,4 @@
-"""Fetching what a stranger names by URL, without being led into our own network (SSRF; RFC 9700, 4.15).
+"""Fetching what a stranger names by URL, without being led into our own network (SSRF; OWASP API7:2023).
 
 The address is checked where the connection is made, on what the name resolves to at that moment, so that a
 name which changes its address between check and use (DNS rebinding) gains nothing. No redirect is followed,

@@ -14,6 +14,7 @@ from services.auth.audit import auth_event
 from services.auth.domain import AUTH_METHODS, RefreshToken
 from services.auth.keys import hash_of
 from services.auth.oauth.code_grant import token_answer
+from services.auth.oauth.errors import because
 from services.auth.oauth.resources import narrowed
 from services.auth.oauth.server import OAuthRequest, RegisteredClient
 from services.auth.store.database import unix_now
@@ -39,8 +40,15 @@ class RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]
 
     def authenticate_refresh_token(self, refresh_token: str) -> UsableRefreshToken | None:
         token = self.server.store.grants.find_refresh_token(hash_of(refresh_token))
-        if token is None or token.expires_at < unix_now() or token.grant.revoked_at is not None:
+        if token is None:
             return None
+        self.request.presented = token.grant
+        if token.expires_at < unix_now():
+            raise because("token_expired", InvalidGrantError())
+        if token.grant.revoked_at is not None:
+            raise because("grant_ended", InvalidGrantError())
+        if token.grant.client_id != self.request.client.client.id:
+            raise because("wrong_client", InvalidGrantError())
         return UsableRefreshToken(token)
 
     def _validate_token_scope(self, token: UsableRefreshToken) -> None:
@@ -60,8 +68,7 @@ class RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]
         self.request.outcome.events.append(
             auth_event("refreshed", user=issue.user, grant=issue.grant, address=self.request.address)
         )
-        access_token = self.server.mint.access_token(issue, audience)
-        return 200, token_answer(access_token, successor, token.grant.scope), self.TOKEN_RESPONSE_HEADER
+        return 200, token_answer(self.server.mint, issue, audience, successor), self.TOKEN_RESPONSE_HEADER
 
     def _revoke_reused(self, token: RefreshToken) -> None:
         if self.server.store.grants.revoke(token.grant.id):

@@ -14,15 +14,18 @@ from authlib.oauth2.rfc6749 import (
     AuthorizationServer,
     ClientMixin,
     InvalidRequestError,
+    OAuth2Error,
     OAuth2Payload,
     OAuth2Request,
 )
 from authlib.oauth2.rfc6749.errors import UnsupportedResponseTypeError
 
 from libs.common.records import AuthEvent
-from services.auth.domain import Client
+from services.auth.audit import auth_event
+from services.auth.domain import Client, Grant
 from services.auth.keys import SigningKeys, hash_of
 from services.auth.oauth import redirects
+from services.auth.oauth.errors import reason_of
 from services.auth.store import Store
 from services.auth.tokens import Mint
 
@@ -57,6 +60,7 @@ class Outcome:
 
     revoked: list[str] = field(default_factory=list)
     events: list[AuthEvent] = field(default_factory=list)
+    refusals: list[AuthEvent] = field(default_factory=list)  # which can be brought about again and again
 
 
 class OAuthRequest(OAuth2Request):  # type: ignore[misc]
@@ -71,6 +75,7 @@ class OAuthRequest(OAuth2Request):  # type: ignore[misc]
         self.payload = Parameters(items)
         self.address = address
         self.outcome = Outcome()
+        self.presented: Grant | None = None  # what the code or token stands for, once one has been shown
 
     @property
     def args(self) -> dict[str, str]:
@@ -142,6 +147,20 @@ class Server(AuthorizationServer):  # type: ignore[misc]
 
     def handle_response(self, status: int, body: dict[str, Any] | str, headers: Any) -> Reply:
         return Reply(status, body, dict(headers))
+
+    def handle_error_response(self, request: OAuthRequest | None, error: OAuth2Error) -> Reply:
+        """The answer. That a real code or token was misused is recorded too."""
+        if request is not None and request.presented and reason_of(error):
+            event = auth_event(
+                "refreshed" if "refresh_token" in request.form else "granted",
+                refused=reason_of(error),
+                grant=request.presented,
+                address=request.address,
+                detail=f"shown by client {request.payload.client_id or 'unknown'}"[:300],
+            )
+            request.outcome.refusals.append(event)
+        reply: Reply = super().handle_error_response(request, error)
+        return reply
 
     def send_signal(self, name: str, *args: object, **kwargs: object) -> None:
         """Authlib's way of telling a framework; nobody listens."""

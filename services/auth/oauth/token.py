@@ -1,4 +1,5 @@
-"""The token endpoint (RFC 6749, section 3.2), and those for devices (RFC 8628) and revocation (RFC 7009)."""
+"""The token endpoint (RFC 6749, section 3.2), and those for devices (RFC 8628), revocation (RFC 7009) and
+introspection (RFC 7662)."""
 
 import asyncio
 from collections.abc import Callable
@@ -58,10 +59,24 @@ async def revoke(request: Request) -> Response:
     return render(reply)
 
 
+async def introspect(request: Request) -> Response:
+    """What a token is worth, for the organization's own services (RFC 7662)."""
+    parts = parts_of(request)
+
+    def work(oauth: OAuthRequest) -> Reply:
+        reply: Reply = parts.oauth.create_endpoint_response("introspection", oauth)
+        return reply
+
+    reply, _ = await _run(request, parts, work)
+    return render(reply)
+
+
 async def settle(parts: Parts, request: OAuthRequest) -> bool:
     """Publish and record what a request brought about. Whether that holds on every replica now."""
     for event in request.outcome.events:
         parts.journal.append(event)
+    for event in request.outcome.refusals:
+        parts.audit.by_anybody(event)
     if not request.outcome.revoked:
         return True
     receipt = await parts.owner.publish(*map(revoked_key, request.outcome.revoked))

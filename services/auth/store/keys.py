@@ -1,9 +1,11 @@
 """Signing keys, and the secrets that the replicas of this service share."""
 
+from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 
-from services.auth.store.database import Database, unix_now
+from services.auth.domain import SigningKey
+from services.auth.store.database import Database, read_as, unix_now
 from services.auth.store.models import SecretRow, SigningKeyRow
 
 
@@ -11,16 +13,38 @@ class Keys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, kid: str, jwk: dict[str, str]) -> None:
-        with self._database.transaction() as session:
-            session.add(SigningKeyRow(kid=kid, jwk=jwk, created_at=unix_now()))
+    def add(self, number: int, kid: str, jwk: dict[str, str]) -> bool:
+        """Add the `number`th key. False if another replica was first."""
+        try:
+            with self._database.transaction() as session:
+                session.add(SigningKeyRow(kid=kid, number=number, jwk=jwk, created_at=unix_now()))
+        except IntegrityError:
+            return False
+        return True
 
-    def live(self) -> list[dict[str, str]]:
-        """Private JWKs that are not retired, oldest first."""
+    def live(self) -> list[SigningKey]:
+        """The keys that are not retired, oldest first."""
         query = select(SigningKeyRow).where(col(SigningKeyRow.retired_at).is_(None))
         with self._database.transaction() as session:
-            rows = session.exec(query.order_by(col(SigningKeyRow.created_at), col(SigningKeyRow.kid)))
-            return [row.jwk for row in rows]
+            return [
+                read_as(SigningKey, row) for row in session.exec(query.order_by(col(SigningKeyRow.number)))
+            ]
+
+    def published(self, kids: list[str]) -> None:
+        """Note that everybody who verifies knows these keys."""
+        note = update(SigningKeyRow).where(
+            col(SigningKeyRow.kid).in_(kids), col(SigningKeyRow.published_at).is_(None)
+        )
+        with self._database.transaction() as session:
+            session.execute(note.values(published_at=unix_now()))
+
+    def retire(self, kid: str) -> None:
+        """Let a key verify nothing any more, and forget its private part."""
+        with self._database.transaction() as session:
+            row = session.get(SigningKeyRow, kid)
+            if row and row.retired_at is None:
+                row.retired_at = unix_now()
+                row.jwk = {name: value for name, value in row.jwk.items() if name != "d"}
 
     def version(self) -> int:
         """Grows whenever a key is added or retired."""

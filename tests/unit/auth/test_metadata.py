@@ -26,6 +26,9 @@ async def test_metadata_is_exact(house: House, path: str) -> None:
         "token_endpoint": f"{ORIGIN}/oauth/token",
         "registration_endpoint": f"{ORIGIN}/oauth/register",
         "revocation_endpoint": f"{ORIGIN}/oauth/revoke",
+        "introspection_endpoint": f"{ORIGIN}/oauth/introspect",
+        "introspection_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "prompt_values_supported": ["none", "login", "consent", "select_account"],
         "device_authorization_endpoint": f"{ORIGIN}/oauth/device_authorization",
         "jwks_uri": f"{ORIGIN}/.well-known/jwks.json",
         "response_types_supported": ["code"],
@@ -43,8 +46,26 @@ async def test_every_endpoint_of_the_metadata_is_there(house: House) -> None:
     body = (await http.get(METADATA[0])).json()
     for name in ("authorization_endpoint", "jwks_uri"):
         assert (await http.get(body[name])).status_code in {200, 400}
-    for name in ("token", "registration", "revocation", "device_authorization"):
+    for name in ("token", "registration", "revocation", "device_authorization", "introspection"):
         assert (await http.post(body[f"{name}_endpoint"])).status_code == 400
+
+
+@pytest.mark.parametrize("path", METADATA)
+@pytest.mark.parametrize("server", ["/mcp", "/mcp/demo", "/mcp/demo/sse"])
+async def test_the_same_metadata_lies_where_a_servers_path_is_inserted(
+    house: House, path: str, server: str
+) -> None:
+    """RFC 8414, section 3.1: clients derive it from the URL of a server."""
+    http = house.http()
+    inserted = await http.get(f"{path}{server}", headers={"Origin": "https://inspector.example"})
+    assert inserted.json() == (await http.get(path)).json()
+    assert inserted.headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize("path", METADATA)
+@pytest.mark.parametrize("beneath", ["/elsewhere", "/mcp/a/b", "/api"])
+async def test_there_is_no_metadata_of_other_issuers(house: House, path: str, beneath: str) -> None:
+    assert (await house.http().get(f"{path}{beneath}")).status_code == 404
 
 
 async def test_jwks_holds_public_keys_that_are_the_control_logs(house: House) -> None:

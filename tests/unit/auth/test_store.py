@@ -14,8 +14,17 @@ from sqlmodel import col
 
 from libs.common.ids import new_id
 from libs.common.sql import alembic_config
-from services.auth.domain import CODE_LIFETIME, Code, EmailTaken, LastAdministrator, Session, User
-from services.auth.people import new_user
+from services.auth.domain import (
+    CODE_LIFETIME,
+    BadLink,
+    Code,
+    EmailTaken,
+    LastAdministrator,
+    Link,
+    Session,
+    User,
+)
+from services.auth.people import joined, new_user
 from services.auth.store import Store
 from services.auth.store.database import MIGRATIONS, unix_now
 from services.auth.store.models import Base, UserRow
@@ -34,7 +43,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def add_user(store: Store, email: str = "ada@example.com", role: str = "member") -> User:
-    user = new_user(email, "Ada", role)  # type: ignore[arg-type]
+    user = joined(new_user(email, "Ada", role))  # type: ignore[arg-type]
     store.users.add(user, "a hash")
     return user
 
@@ -130,6 +139,74 @@ def test_many_refreshes_at_once_have_one_successor(store: Store) -> None:
     assert store.grants.find_refresh_token("second")
 
 
+def test_a_link_is_used_once_however_many_try(store: Store) -> None:
+    user = add_user(store)
+    store.links.replace(Link("a link", "reset", user.id, unix_now(), unix_now() + 60))
+    with ThreadPoolExecutor(8) as threads:
+        used = list(threads.map(lambda n: _use(store, f"hash {n}"), range(8)))
+    assert sum(used) == 1
+    found = store.users.by_email(user.email)
+    assert found
+    assert found[1] == f"hash {used.index(True)}"
+
+
+def _use(store: Store, password_hash: str) -> bool:
+    try:
+        store.links.use("reset", "a link", password_hash)
+    except BadLink:
+        return False
+    return True
+
+
+def test_deleting_a_user_leaves_nothing_of_theirs(store: Store) -> None:
+    add_user(store, "root@example.com", "admin")
+    user, now = add_user(store), unix_now()
+    code = add_code(store, user)
+    store.grants.redeem(code, "refresh")
+    store.sessions.add(Session(new_id(), user.id, now, now + 60), "cookie")
+    store.links.replace(Link("link", "reset", user.id, now, now + 60))
+    deleted, ended = store.users.delete(user.id)
+    assert (deleted.id, len(ended)) == (user.id, 2)
+    assert set(store.revocations.recent(None)) == set(ended)
+    with store.database.engine.connect() as connection:
+        for table in Base.metadata.sorted_tables:
+            if "user_id" in table.c or table.name == "refresh_tokens":
+                assert connection.execute(table.select()).all() == [], table.name
+    assert store.grants.find_refresh_token("refresh") is None
+    assert add_user(store).id != user.id
+
+
+def test_what_the_first_version_kept_survives_the_way_up_and_down(store: Store) -> None:
+    def to(revision: str) -> None:
+        with store.database.engine.begin() as connection:
+            step = command.downgrade if revision == "0003" else command.upgrade
+            step(alembic_config(MIGRATIONS, connection), revision)
+
+    user, now = add_user(store), unix_now()
+    store.sessions.add(Session(new_id(), user.id, now, now + 60), "cookie")
+    for number, kid in enumerate(("b", "a", "c"), 1):
+        store.keys.add(number, kid, {"kid": kid})
+    to("0003")
+    to("head")
+    assert store.users.get(user.id) == user
+    assert store.sessions.find("cookie")
+    keys = store.keys.live()
+    assert [key.number for key in keys] == [1, 2, 3]
+    assert {key.kid for key in keys} == {"a", "b", "c"}
+    assert all(key.published_at for key in keys), "they have been public for long"
+
+
+def test_a_key_is_made_by_one_replica(store: Store) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda n: store.keys.add(1, f"key {n}", {"d": "x"}), range(8)))
+    assert sum(made) == 1
+    assert [key.number for key in store.keys.live()] == [1]
+    version = store.keys.version()
+    store.keys.retire(store.keys.live()[0].kid)
+    assert store.keys.live() == []
+    assert store.keys.version() > version
+
+
 def test_nothing_is_issued_for_somebody_who_was_signed_out(store: Store) -> None:
     user = add_user(store)
     store.grants.redeem(add_code(store, user), "first")
@@ -155,9 +232,11 @@ def test_sessions_end_one_by_one_or_all_but_one(store: Store) -> None:
     ids = [new_id() for _ in range(3)]
     for session in ids:
         store.sessions.add(Session(session, user.id, now, now + 60), f"hash of {session}")
-    assert store.sessions.end(user.id, only=ids[0]) == [ids[0]]
+    assert store.sessions.end(user.id, ids[0]) == [ids[0]]
+    assert store.sessions.end(user.id, ids[0]) == []
     assert store.sessions.find(f"hash of {ids[0]}") is None
-    assert store.sessions.end(user.id, all_but=ids[1]) == [ids[2]]
+    assert store.users.change_password(user.id, "another hash", ids[1]) == [ids[2]]
+    assert store.users.by_email(user.email) == (user, "another hash")
     found = store.sessions.find(f"hash of {ids[1]}")
     assert found
     assert found[1] == user

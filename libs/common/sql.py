@@ -5,7 +5,10 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, ExceptionContext
+from sqlalchemy.exc import DataError
+
+from libs.common.errors import BadRequest
 
 # One migration at a time across the replicas of a service (PostgreSQL advisory lock; any number will do).
 _MIGRATION_LOCK = 0x10C6A7E
@@ -17,10 +20,14 @@ def sqlite_url(path: Path) -> str:
 
 
 def open_database(url: str, migrations: Path) -> Engine:
-    """Open the database at `url` and apply the Alembic scripts in `migrations`."""
+    """Open the database at `url` and apply the Alembic scripts in `migrations`.
+
+    A value that the database cannot hold, such as a text with NUL in PostgreSQL, raises `BadRequest`: it came
+    with a request."""
     if url.startswith("postgresql://"):
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    event.listen(engine, "handle_error", _refuse_unfit_values)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_pragmas)
     migrate(engine, migrations)
@@ -41,6 +48,11 @@ def alembic_config(migrations: Path, connection: Connection) -> Config:
     config.set_main_option("script_location", str(migrations))
     config.attributes["connection"] = connection
     return config
+
+
+def _refuse_unfit_values(context: ExceptionContext) -> None:
+    if isinstance(context.sqlalchemy_exception, DataError):
+        raise BadRequest("A value has characters or a size that cannot be stored.")
 
 
 def _set_pragmas(connection: object, _: object) -> None:

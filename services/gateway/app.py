@@ -23,18 +23,18 @@ from services.gateway import metadata
 from services.gateway.aggregate.changes import Changes
 from services.gateway.aggregate.endpoint import Aggregate, Names, Surroundings
 from services.gateway.asgi import Receive, Scope, Send
+from services.gateway.authentication import Authenticator
 from services.gateway.bridge.governed import Governor
-from services.gateway.bridge.hosting import Whole
+from services.gateway.bridge.host import Whole
 from services.gateway.bridge.wiring import Bridge
 from services.gateway.credentials import Wallet
 from services.gateway.dialing import tls_context
-from services.gateway.doorway import Doorway
+from services.gateway.ingress import Ingress
 from services.gateway.ladder import Call, Decision, decide
-from services.gateway.lane import Lane
 from services.gateway.learn import Learning
-from services.gateway.links.eras import Eras
 from services.gateway.links.port import Endpoint
 from services.gateway.links.processes import Processes
+from services.gateway.links.spoken_eras import SpokenEras
 from services.gateway.pool import Pools
 from services.gateway.running import Running
 from services.gateway.sessions import Sessions
@@ -64,11 +64,13 @@ class Gateway:
             settings.gateway_user_streams,
         )
         wallet = Wallet(self.bus, self.follower.tables)
-        doorway = Doorway(settings, Verifier(self.follower.tables, settings.public_url), self.journal)
+        authenticator = Authenticator(
+            settings, Verifier(self.follower.tables, settings.public_url), self.journal
+        )
         shared = Shared(
             settings=settings,
             tables=self.follower.tables,
-            doorway=doorway,
+            authenticator=authenticator,
             decide=self.decide,
             wallet=wallet,
             sessions=Sessions(settings.session_key),
@@ -76,7 +78,7 @@ class Gateway:
             pools=self.pools,
             running=self.running,
         )
-        self.eras = Eras()
+        self.eras = SpokenEras()
         self.changes = Changes()
         self.processes = Processes(settings, self.follower.tables, lambda: self.follower.complete)
         self.bridge = Bridge(
@@ -89,7 +91,7 @@ class Gateway:
             whole=self._whole,
         )
         self.learning = Learning(self.bus, self.follower, wallet, self.bridge.upstreams)
-        self._lane = Lane(shared, self.bridge.gate)
+        self._ingress = Ingress(shared, self.bridge.gate)
         # In this order: a change has ended what it forbids before the lease reports it as applied.
         self.follower.subscribe(wallet.forget)
         self.follower.subscribe(self.running.review)
@@ -100,7 +102,7 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (path := _MCP_PATH.fullmatch(scope["path"])):
-            await self._lane(scope, receive, send, path[1] or "", "sse" if path[2] else "http")
+            await self._ingress(scope, receive, send, path[1] or "", "sse" if path[2] else "http")
         else:
             await self._rest(scope, receive, send)
 

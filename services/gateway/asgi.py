@@ -9,6 +9,16 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+class Gone(Exception):
+    """The client went away."""
+
+
+async def disconnected(receive: Receive) -> None:
+    """Returns when the client goes away; its request has come in whole."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 async def respond(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
     """Send a JSON body as a whole answer."""
     out = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers]

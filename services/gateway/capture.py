@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from services.gateway.messages import UNREADABLE
 from services.gateway.sse import Splitter, TooLong, data_of
 
 # Up to here an answer is held to be read, even if the record then keeps less of it.
@@ -118,7 +119,7 @@ class Capture:
             return
         try:
             answer = _answer(data)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return
         if self._id != b"null" and bytes(answer.id) != self._id:
             return
@@ -141,14 +142,14 @@ def _outcome(answer: _Answer, limit: int) -> Outcome:
 def _is_error(result: bytes) -> bool:
     try:
         return _result(result).isError is True
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return False
 
 
 def _describe(error: bytes) -> tuple[int, str]:
     try:
         decoded = _error(error)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return 0, ""
     code = decoded.code if isinstance(decoded.code, int) and abs(decoded.code) < 2**31 else 0
     return code, str(decoded.message)[:500]

@@ -105,7 +105,9 @@ class Connection(asyncio.Protocol):
         """The body in chunks as they come. Raises `UpstreamFailed` if it breaks off."""
         while True:
             while self._chunks:
-                chunk = self._chunks.popleft()
+                # All at once: a chunk of a single byte costs who reads it as much as one of many.
+                chunk = b"".join(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
+                self._chunks.clear()
                 self._held -= len(chunk)
                 if self._paused and self._held < HIGH_WATER // 2:
                     self._resume()

@@ -17,9 +17,9 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 import msgspec
 
+from services.gateway.protocol import META_VERSION
 from services.gateway.subjects import Subject, Unnamed, subjects_of
 
-META_VERSION = "io.modelcontextprotocol/protocolVersion"
 LONGEST_METHOD = 128  # characters
 DEEPEST = 128  # objects and arrays within each other; other parsers have a limit too, and a smaller stack
 # Bodies with more separators than this are costly to check: not on the event loop.

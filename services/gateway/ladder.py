@@ -99,6 +99,22 @@ def decide(  # noqa: PLR0911  # a ladder has as many exits as rungs
     return Decision(True, "allowed", rule, revision, "", server, group, credential)
 
 
+def way(server: Server) -> tuple[object, ...]:
+    """What of a server decides how it is reached. Another way is another upstream."""
+    environment = tuple(sorted(server.environment.items()))
+    return server.transport, server.url, tuple(server.command), environment, server.processes, server.auth
+
+
+def goes_elsewhere(before: Decision, now: Decision) -> bool:
+    """Whether what was decided `before` would go another way now."""
+    return before.server is not None and now.server is not None and way(before.server) != way(now.server)
+
+
+def moved(before: Decision, now: Decision) -> bool:
+    """The same, or with another credential."""
+    return goes_elsewhere(before, now) or before.credential != now.credential
+
+
 MayUse: TypeAlias = Callable[[Kind, str], bool]
 
 _DENIED: dict[Kind, Reason] = {

@@ -14,10 +14,9 @@ from services.gateway import messages
 from services.gateway.bridge.upstreams import Upstreams
 from services.gateway.connection import UpstreamFailed
 from services.gateway.credentials import NONE, Opened, Wallet
-from services.gateway.eras.failures import METHOD_NOT_FOUND, code_of
-from services.gateway.eras.translation import META_CAPABILITIES, META_INFO, META_VERSION, MODERN
 from services.gateway.links.port import Endpoint, always
 from services.gateway.messages import NotAMessage
+from services.gateway.protocol import LISTS, METHOD_NOT_FOUND, OWN_META
 
 AT_ONCE = 4  # servers at this replica
 PAGES = 100  # of one list
@@ -25,15 +24,6 @@ MOST = 10_000  # entries of one list
 DESCRIPTION = 200  # characters
 ANSWER = 900_000  # bytes; a message on the bus has at most 1 MiB
 POLL = 0.02  # seconds
-
-# method -> the member of its result, and the name of an entry
-_LISTS = {
-    "tools/list": ("tools", "name"),
-    "prompts/list": ("prompts", "name"),
-    "resources/list": ("resources", "uri"),
-    "resources/templates/list": ("resourceTemplates", "uriTemplate"),
-}
-_META = {META_VERSION: MODERN, META_CAPABILITIES: {}, META_INFO: {"name": "lockgate", "version": "1"}}
 
 
 class CannotLearn(LockgateError):
@@ -59,7 +49,7 @@ class Learning:
         except TimeoutError as error:
             raise CannotLearn(f"It did not answer within {query.within:g} seconds.") from error
         except UpstreamFailed as error:
-            raise CannotLearn(f"{error.detail[:1].upper()}{error.detail[1:]}.") from error
+            raise CannotLearn(_sentence(error)) from error
         except NotAMessage as error:
             raise CannotLearn("It answered with what is no list.") from error
 
@@ -68,7 +58,7 @@ class Learning:
         key, credential = await self._credential(server)
         async with self._upstreams.own_endpoint(server, key, credential) as endpoint:
             offered = await _capabilities(endpoint)
-            lists = {method: await _list(endpoint, method, offered) for method in _LISTS}
+            lists = {method: await _list(endpoint, method, offered) for method in LISTS}
         learned = Learned(
             tools=lists["tools/list"],
             prompts=lists["prompts/list"],
@@ -109,7 +99,7 @@ async def _capabilities(endpoint: Endpoint) -> set[str]:
 
 async def _list(endpoint: Endpoint, method: str, capabilities: set[str]) -> list[Offered]:
     """All pages of a list; nothing of what the server does not have. Raises `UpstreamFailed`."""
-    member, named_by = _LISTS[method]
+    member, named_by = LISTS[method]
     found: list[Offered] = []
     if method.partition("/")[0] not in capabilities:
         return found
@@ -117,7 +107,7 @@ async def _list(endpoint: Endpoint, method: str, capabilities: set[str]) -> list
     for _ in range(PAGES):
         answer = await _request(endpoint, method, params)
         if answer.error:
-            if code_of(answer.error) == METHOD_NOT_FOUND:
+            if messages.code_of(answer.error) == METHOD_NOT_FOUND:
                 return found
             raise UpstreamFailed("upstream_bad_answer", _complaint(method, answer.error))
         result = messages.members(answer.result)
@@ -132,14 +122,14 @@ async def _list(endpoint: Endpoint, method: str, capabilities: set[str]) -> list
 
 
 async def _request(endpoint: Endpoint, method: str, params: dict[str, Any]) -> messages.Message:
-    request = messages.request(b"1", method, params | {"_meta": _META})
+    request = messages.request(b"1", method, params | {"_meta": OWN_META})
     return messages.read(await endpoint.request(request, lambda _: None, always))
 
 
 def _offered(raw: bytes, named_by: str) -> list[Offered]:
     try:
         entries = msgspec.json.decode(raw, type=list[dict[str, Any]])
-    except msgspec.DecodeError as error:
+    except messages.UNREADABLE as error:
         raise NotAMessage(str(error)) from error
     named = [entry for entry in entries if isinstance(entry.get(named_by), str)]
     return [Offered(name=entry[named_by], description=_first_line(entry)) for entry in named]
@@ -151,9 +141,15 @@ def _first_line(entry: dict[str, Any]) -> str:
     return lines[0][:DESCRIPTION] if lines else ""
 
 
+def _sentence(error: UpstreamFailed) -> str:
+    if error.reason == "upstream_unauthorized":  # it may have got none
+        return "It answered with HTTP status 401: it wants a credential, or refuses the one it got."
+    return f"{error.detail[:1].upper()}{error.detail[1:]}."
+
+
 def _complaint(method: str, error: bytes) -> str:
     # Not what it says: that may repeat the credential.
-    return f"it answered {method} with the error {code_of(error)}"
+    return f"it answered {method} with the error {messages.code_of(error)}"
 
 
 def _fitting(learned: Learned) -> Learned:

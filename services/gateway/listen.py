@@ -7,25 +7,13 @@ it declared at `initialize`, which a lane without sessions has not seen: their c
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import msgspec
 
 from services.gateway import messages
 from services.gateway.ladder import Decision
-
-SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
-ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
-SILENCE = 25.0  # seconds; common proxies close what is silent for 30 or 60
-KEEP_ALIVE = b": keep-alive\n\n"
-
-# The member of the filter by which it is asked for -> the notification.
-_NOTIFICATIONS = {
-    "toolsListChanged": "notifications/tools/list_changed",
-    "promptsListChanged": "notifications/prompts/list_changed",
-    "resourcesListChanged": "notifications/resources/list_changed",
-}
+from services.gateway.protocol import ACKNOWLEDGED, LIST_CHANGES, META_SUBSCRIPTION
 
 
 class _Params(msgspec.Struct):
@@ -68,7 +56,7 @@ class Listen:
             return
         if read.method == ACKNOWLEDGED and not self._honored:
             params = _read(read.params)
-            if isinstance(params.meta, dict) and params.meta.get(SUBSCRIPTION_ID) == self._key:
+            if isinstance(params.meta, dict) and params.meta.get(META_SUBSCRIPTION) == self._key:
                 self._open, self._honored = True, self._asked & _switched_on(params)
                 self._call()
         elif read.kind == "response" and _value(read.id) == self._key:
@@ -80,40 +68,12 @@ class Listen:
         if not self._open:
             return []
         due, self._owed = self._owed & self._honored, set()
-        params = {"_meta": {SUBSCRIPTION_ID: msgspec.Raw(self._id)}}
-        return [messages.notification(_NOTIFICATIONS[key], params) for key in _NOTIFICATIONS if key in due]
+        params = {"_meta": {META_SUBSCRIPTION: msgspec.Raw(self._id)}}
+        return [messages.notification(LIST_CHANGES[key], params) for key in LIST_CHANGES if key in due]
 
     def _call(self) -> None:
         if self._open and self._owed & self._honored:
             self.wake.set()
-
-
-async def beats(
-    chunks: AsyncIterator[bytes], wake: asyncio.Event, silence: float
-) -> AsyncGenerator[bytes | None, None]:
-    """`chunks` as they come, and None whenever `wake` is set or nothing has come for `silence` seconds."""
-    coming = asyncio.ensure_future(anext(chunks))
-    waking = asyncio.ensure_future(wake.wait())
-    try:
-        while True:
-            await asyncio.wait({coming, waking}, timeout=silence, return_when=asyncio.FIRST_COMPLETED)
-            if coming.done():
-                yield coming.result()
-                coming = asyncio.ensure_future(anext(chunks))
-            else:
-                yield None
-            if waking.done() and not wake.is_set():
-                waking = asyncio.ensure_future(wake.wait())
-    except StopAsyncIteration:
-        return
-    finally:
-        coming.cancel()
-        waking.cancel()
-
-
-def as_events(due: list[bytes]) -> bytes:
-    """Messages of our own as server-sent events; if there are none, a comment that keeps the stream alive."""
-    return b"".join(b"event: message\ndata: %b\n\n" % message for message in due) or KEEP_ALIVE
 
 
 def _view(decision: Decision) -> dict[str, object]:
@@ -121,7 +81,7 @@ def _view(decision: Decision) -> dict[str, object]:
     server, group = decision.server, decision.group
     access = group.servers.get(server.slug) if server and group else None
     if server is None or access is None:
-        return dict.fromkeys(_NOTIFICATIONS)
+        return dict.fromkeys(LIST_CHANGES)
     common = (server.url, server.command, decision.credential, access.default)
     return {
         "toolsListChanged": (common, access.tools, server.tools),
@@ -133,17 +93,17 @@ def _view(decision: Decision) -> dict[str, object]:
 def _read(params: bytes) -> _Params:
     try:
         return _params(params)
-    except msgspec.DecodeError:
+    except messages.UNREADABLE:
         return _Params()
 
 
 def _switched_on(params: _Params) -> set[str]:
     wanted = params.notifications
-    return {key for key in _NOTIFICATIONS if wanted.get(key) is True} if isinstance(wanted, dict) else set()
+    return {key for key in LIST_CHANGES if wanted.get(key) is True} if isinstance(wanted, dict) else set()
 
 
 def _value(raw: bytes) -> object:
     try:
         return msgspec.json.decode(raw)
-    except msgspec.DecodeError:
+    except messages.UNREADABLE:
         return None

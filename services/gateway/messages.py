@@ -7,8 +7,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from services.gateway.protocol import CANCELLED
+
 Kind: TypeAlias = Literal["request", "notification", "response"]
 Members: TypeAlias = dict[str, msgspec.Raw]
+
+
+# What decoders raise: for what is no JSON or not of the wanted shape, no UTF-8, or nested too deep.
+UNREADABLE = (ValueError, RecursionError)
 
 
 class NotAMessage(Exception):
@@ -43,7 +49,7 @@ def read(raw: bytes) -> Message:
     """The parts of `raw`. Raises `NotAMessage`."""
     try:
         decoded = _message(raw)
-    except (msgspec.DecodeError, RecursionError) as problem:
+    except UNREADABLE as problem:
         raise NotAMessage(str(problem)) from problem
     id, outcome, failure = bytes(decoded.id), bytes(decoded.result), bytes(decoded.error)
     if decoded.method:
@@ -59,8 +65,24 @@ def members(raw: bytes) -> Members:
     """The members of a JSON object, each raw; of nothing, none. Raises `NotAMessage`."""
     try:
         return _members(raw) if raw else {}
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise NotAMessage(str(error)) from error
+
+
+def text(value: bytes | None) -> str:
+    """The text of a raw JSON string; empty for anything else."""
+    try:
+        return msgspec.json.decode(value, type=str) if value else ""
+    except UNREADABLE:
+        return ""
+
+
+def code_of(error: bytes) -> int:
+    """The code of a raw error object; 0 if it has none that is an integer."""
+    try:
+        return msgspec.json.decode(members(error).get("code", b"0"), type=int)
+    except (*UNREADABLE, NotAMessage):
+        return 0
 
 
 def joined(parts: Members) -> bytes:
@@ -87,6 +109,11 @@ def request(id: bytes, method: str, params: Any = None) -> bytes:
 def notification(method: str, params: Any = None) -> bytes:
     body = {"jsonrpc": "2.0", "method": method}
     return _encode(body if params is None else body | {"params": params})
+
+
+def cancelled(id: bytes, reason: str) -> bytes:
+    """The notification that the request `id` (raw JSON) is cancelled."""
+    return notification(CANCELLED, {"requestId": msgspec.Raw(id), "reason": reason})
 
 
 def result(id: bytes, value: Any) -> bytes:

@@ -1,43 +1,40 @@
-"""One HTTP exchange of an authenticated caller in the transparent lane, from its body to its end.
+"""One HTTP request of an authenticated caller: read, and answered by the transparent lane unless diverted.
 
 read → parse → decide → credential → journal → forward → relay → record
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeAlias
 
 from services.gateway import headers, refusals
-from services.gateway.asgi import Receive, Scope, Send
+from services.gateway.asgi import Gone, Receive, Scope, Send, disconnected
+from services.gateway.authentication import Unauthenticated
 from services.gateway.capture import Capture
 from services.gateway.connection import Header, UpstreamFailed
 from services.gateway.credentials import Opened
-from services.gateway.doorway import NotAdmitted
+from services.gateway.downstream import Downstream
 from services.gateway.envelope import Malformed, check_headers, is_simple, parse
 from services.gateway.ladder import Decision
 from services.gateway.lists import is_filtered, is_personal
 from services.gateway.refusals import Refusal
-from services.gateway.relay import Relay, check_answer, is_event_stream
-from services.gateway.running import Flight
+from services.gateway.running import Flight, TooMany
 from services.gateway.sessions import fingerprint
 from services.gateway.ticket import Caller, Refused, Shared, Ticket
-from services.gateway.upstream import Exchange, Response, Target, request_head, target_of
+from services.gateway.upstream import Response, Target, UpstreamExchange, request_head, target_of
 
 METHODS = {"POST", "GET", "DELETE"}
+PIECE_WITHIN = 30.0  # seconds for the next piece of a body
 
 _PARSER = ThreadPoolExecutor(1, "parser")
 
 
 # Given the ticket and the body of a request, None if it is for this lane; otherwise to be awaited, and true
-# if another lane has answered it. Raises `Refused` and `NotAdmitted` before it has.
+# if another lane has answered it. Raises `Refused` and `Unauthenticated` before it has.
 Divert: TypeAlias = Callable[[Ticket, bytes], Awaitable[bool] | None]
-
-
-class Gone(Exception):
-    """The client went away before its request had come in."""
 
 
 class Passage:
@@ -59,14 +56,14 @@ class Passage:
         self._method: str = scope["method"]
         self._given: list[Header] = scope["headers"]
         self._headers = dict(self._given)
-        self._relay = Relay(send, shared.settings.gateway_list_limit)
+        self._downstream = Downstream(send, shared.settings.gateway_list_limit)
         self._ticket = Ticket(shared, caller, server, self._method)
         self._capture: Capture | None = None
         self._body = b""
         self._session = caller.session
 
     async def run(self) -> None:
-        """Decide, forward, record. Raises `NotAdmitted` when the token no longer holds."""
+        """Decide, forward, record. Raises `Unauthenticated` when the token no longer holds."""
         try:
             if self._method not in METHODS:
                 raise Refused(Refusal(405, -32600, "Use POST, GET or DELETE", "method_not_allowed"))
@@ -102,19 +99,40 @@ class Passage:
         if announced.isdigit() and int(announced) > limit:
             self._ticket.record.input_bytes = int(announced)
             raise too_large
-        chunks: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise Gone
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            more = message.get("more_body", False)
-            if size > limit:
-                self._ticket.record.input_bytes = size
-                raise too_large
-        self._body = b"".join(chunks)
+        first, more = await self._piece()
+        if not more and len(first) <= limit:
+            self._body = first
+            return
+        body = bytearray(first)
+        with self._arriving():
+            while more and len(body) <= limit:
+                async with asyncio.timeout(PIECE_WITHIN):
+                    piece, more = await self._piece()
+                body += piece
+        if len(body) > limit:
+            self._ticket.record.input_bytes = len(body)
+            raise too_large
+        self._body = bytes(body)
+
+    async def _piece(self) -> tuple[bytes, bool]:
+        """A piece of the body, and whether more follow. Raises `Gone`."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        return message.get("body", b""), message.get("more_body", False)
+
+    @contextlib.contextmanager
+    def _arriving(self) -> Iterator[None]:
+        """What has come so far stands in memory: not too much of one person's, and not for ever."""
+        try:
+            with self._shared.running.receive(self._claims.subject):
+                yield
+        except TooMany:
+            detail = "You have too many requests half sent"
+            raise Refused(Refusal(429, refusals.DENIED, detail, "too_many_calls")) from None
+        except TimeoutError:
+            detail = f"Nothing of the body came for {PIECE_WITHIN:g} s"
+            raise Refused(Refusal(408, -32600, detail, "body_too_slow")) from None
 
     async def _parse(self) -> None:
         """Make the envelope. Raises `Refused` for what is no single JSON-RPC message."""
@@ -137,7 +155,7 @@ class Passage:
         assert decision.server
         ticket, target = self._ticket, target_of(decision.server.url)
         pool = self._shared.pools.pool(target.origin, self._server)
-        exchange = Exchange(pool, lasting=ticket.is_lasting)
+        exchange = UpstreamExchange(pool, lasting=ticket.is_lasting)
         try:
             with (
                 ticket.in_flight(decision, exchange) as flight,
@@ -166,7 +184,7 @@ class Passage:
         self, flight: Flight, decision: Decision, target: Target, session: bytes, credential: Opened
     ) -> None:
         server = decision.server
-        assert server and isinstance(flight.carrier, Exchange)
+        assert server and isinstance(flight.carrier, UpstreamExchange)
         has_body = self._method == "POST"
         passed = headers.upstream(self._given, credential.headers, session, has_body=has_body)
         response = await flight.carrier.run(
@@ -178,14 +196,14 @@ class Passage:
             idle_timeout=server.idle_timeout,
         )
         self._ticket.answering()
-        check_answer(response)
+        response.check()
         if credential.redactor:
             response.redact(credential.redactor)
         await self._pass_on(response)
 
     async def _pass_on(self, response: Response) -> None:
         ticket, envelope = self._ticket, self._ticket.envelope
-        sse = is_event_stream(response)
+        sse = response.is_event_stream
         id = envelope.id if envelope else b"null"
         capture = self._capture = Capture(id, self._shared.settings.gateway_record_limit, sse=sse)
         out = self._answer_headers(response, sse=sse)
@@ -193,13 +211,13 @@ class Passage:
         lists = is_filtered(envelope) if envelope else sse
         personal = envelope is not None and is_personal(envelope)
         if sse and ticket.listen:
-            await self._relay.listen(response, out, capture, ticket.shown, ticket.listen)
+            await self._downstream.listen(response, out, capture, ticket.shown, ticket.listen)
         elif sse and (lists or personal):
-            await self._relay.events(response, out, capture, ticket.shown, required=lists)
+            await self._downstream.events(response, out, capture, ticket.shown, required=lists)
         elif (lists or personal) and response.status < 300:
-            await self._relay.message(response, out, capture, ticket.shown, required=lists)
+            await self._downstream.message(response, out, capture, ticket.shown, required=lists)
         else:
-            await self._relay.as_it_comes(response, out, capture)
+            await self._downstream.as_it_comes(response, out, capture)
         ticket.conclude(response.status, capture.end(), sse=sse)
 
     def _answer_headers(self, response: Response, *, sse: bool) -> list[Header]:
@@ -221,8 +239,8 @@ class Passage:
             return
         try:
             refusal = self._ticket.fail(error, decision, flight)
-        except NotAdmitted:
-            if not self._relay.started:
+        except Unauthenticated:
+            if not self._downstream.started:
                 raise
         else:
             await self._refuse(refusal)
@@ -236,14 +254,14 @@ class Passage:
 
     async def _refuse(self, refusal: Refusal, id: bytes | None = None) -> None:
         """Send a refusal. An answer that has begun breaks off: without its end, nobody takes it for whole."""
-        if not self._relay.started:
+        if not self._downstream.started:
             await refusals.answer(self._send, refusal, id or self._ticket.id)
 
 
 class _Watch:
     """Ends an exchange when the client goes away: for MCP that is how a call is cancelled."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: UpstreamExchange) -> None:
         self._exchange = exchange
         self._task: asyncio.Task[None] | None = None
 
@@ -255,6 +273,5 @@ class _Watch:
             self._task.cancel()
 
     async def _run(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await disconnected(receive)
         self._exchange.abort(UpstreamFailed("cancelled", "the client went away"))

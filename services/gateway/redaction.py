@@ -4,9 +4,12 @@ Occurrences are replaced by asterisks of the same length, so that lengths on the
 back between two chunks is only what may be the beginning of a secret.
 """
 
+import base64
+import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Iterable
+from urllib.parse import quote
 
 from services.gateway.connection import Header
 
@@ -46,19 +49,40 @@ class Redactor:
 
     def _beginning(self, data: bytes) -> int:
         """Length of the longest end of `data` with which a secret may begin."""
-        longest = min(len(data), len(self._secrets[0]) - 1)
-        for length in range(longest, 0, -1):
-            end = data[len(data) - length :]
-            if any(secret.startswith(end) for secret in self._secrets):
-                return length
-        return 0
+        return max(_overlap(data, secret) for secret in self._secrets)
+
+
+def _overlap(data: bytes, secret: bytes) -> int:
+    """Length of the longest end of `data` with which `secret` begins, and goes on."""
+    start = data.find(secret[:1], max(0, len(data) - len(secret) + 1))
+    while start >= 0:
+        if secret.startswith(data[start:]):
+            return len(data) - start
+        start = data.find(secret[:1], start + 1)
+    return 0
 
 
 def _forms(value: bytes) -> Iterable[bytes]:
-    """The value, its last word (the key behind `Bearer`), and both as they stand in JSON: a header is
-    Latin-1 there, a variable UTF-8."""
-    for form in (value, value.rpartition(b" ")[2]):
+    """The value, its last word (the key behind `Bearer`), what `Basic` holds (RFC 7617), and all of them as
+    they stand in JSON and URLs: a header is Latin-1 there, a variable UTF-8."""
+    scheme, _, word = value.rpartition(b" ")
+    forms = [value, word]
+    if scheme.lower() == b"basic":
+        with contextlib.suppress(ValueError):
+            user_and_password = base64.b64decode(word)
+            forms += [user_and_password, user_and_password.partition(b":")[2]]
+    for form in forms:
         yield form
-        yield json.dumps(form.decode("latin-1"))[1:-1].encode()
-        yield json.dumps(form.decode(errors="replace"))[1:-1].encode()
-        yield json.dumps(form.decode(errors="replace"), ensure_ascii=False)[1:-1].encode()
+        yield quote(form, safe="").encode()
+        for text in (form.decode("latin-1"), form.decode(errors="replace")):
+            plain = json.dumps(text)[1:-1]
+            yield from (written.encode() for written in _as_json_writers_do(plain))
+            yield json.dumps(text, ensure_ascii=False)[1:-1].encode(errors="replace")
+
+
+def _as_json_writers_do(text: str) -> Iterable[str]:
+    """JSON text that is ASCII, as Python writes it, PHP, Go, and .NET."""
+    yield text
+    yield text.replace("/", "\\/")
+    yield text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"})
+    yield text.translate({ord(c): f"\\u{ord(c):04X}" for c in "<>&+'`"})

@@ -1,20 +1,49 @@
 """Calls and streams in flight. A change that forbids one ends it; nobody waits for it to end by itself."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from libs.common.tokens import Claims
 from services.gateway.connection import UpstreamFailed
-from services.gateway.ladder import Call, Decision
+from services.gateway.ladder import Call, Decision, goes_elsewhere
+from services.gateway.review import Review
+
+T = TypeVar("T")
 
 
 class Stoppable(Protocol):
     """What carries a call, and can be told to end it at any moment."""
 
     def abort(self, failure: UpstreamFailed) -> None: ...
+
+
+class Errand(Stoppable):
+    """Awaits work that can be told to end at any moment."""
+
+    def __init__(self) -> None:
+        self._failure: UpstreamFailed | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`. Raises the failure with which it was aborted."""
+        self._task = task = asyncio.ensure_future(work)
+        if self._failure:
+            task.cancel()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self._failure:
+                raise self._failure from None
+            raise
+
+    def abort(self, failure: UpstreamFailed) -> None:
+        self._failure = self._failure or failure
+        if self._task:
+            self._task.cancel()
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +54,7 @@ class Flight:
     call: Call
     carrier: Stoppable
     lasting: bool = False  # a stream that stays open until somebody closes it
+    decision: Decision | None = None  # that admitted it, where it says which way it goes
     on_change: Callable[[Decision], None] | None = None  # told how it would be decided on after each change
     forbidden: Decision | None = None  # set when a change ended it
 
@@ -34,12 +64,18 @@ class Flight:
         self.carrier.abort(UpstreamFailed(decision.reason, decision.detail))
 
 
+def moved_away() -> UpstreamFailed:
+    """For a call to what a server was before a change of the log."""
+    return UpstreamFailed("upstream_broke_off", "an administrator changed how it is reached")
+
+
 class TooMany(Exception):
     """The user has as many calls, or streams, open as one may have."""
 
 
 class Running:
-    """The flights of this replica: of one person at most `calls`, and beside them `streams` lasting ones."""
+    """The flights of this replica: of one person at most `calls`, and beside them `streams` lasting ones and
+    `calls` that have not come in whole."""
 
     def __init__(
         self,
@@ -49,11 +85,12 @@ class Running:
         streams: int,
     ) -> None:
         """`decide` decides by the log as it is known, lease or not; `complete`: all of the log is known."""
-        self._decide, self._complete = decide, complete
+        self._decide = decide
+        self.review = Review(complete, self._review)
         self._calls, self._streams = calls, streams
-        self._review_owed = False
         self._flights: set[Flight] = set()
         self._open: Counter[tuple[str, bool]] = Counter()  # by user and whether they last
+        self._arriving: Counter[str] = Counter()  # requests of which only a part has come, by user
 
     @contextmanager
     def carry(self, flight: Flight) -> Iterator[None]:
@@ -71,20 +108,29 @@ class Running:
             if not self._open[kind]:
                 del self._open[kind]
 
-    def review(self, key: str, _: bytes | None, __: int) -> None:
-        """A follower's callback: end what the new state would not admit, and tell the rest of it.
+    @contextmanager
+    def receive(self, user: str) -> Iterator[None]:
+        """Count a request that comes in pieces, for as long as the block runs. Raises `TooMany`."""
+        if self._arriving[user] >= self._calls:
+            raise TooMany
+        self._arriving[user] += 1
+        try:
+            yield
+        finally:
+            self._arriving[user] -= 1
+            if not self._arriving[user]:
+                del self._arriving[user]
+
+    def _review(self, _: str) -> None:
+        """End what the new state would not admit, or would send elsewhere, and tell the rest of it.
 
         A replica without a lease admits nothing, but ends only what it knows to be forbidden.
         """
-        if not self._complete():
-            self._review_owed = True  # what is still to be read may allow it
-            return
-        if key.startswith("replica.") and not self._review_owed:
-            return
-        self._review_owed = False
         for flight in list(self._flights):
             decision = self._decide(flight.claims, flight.call)
             if not decision.allowed:
                 flight.forbid(decision)
+            elif flight.decision and goes_elsewhere(flight.decision, decision):
+                flight.carrier.abort(moved_away())
             elif flight.on_change:
                 flight.on_change(decision)

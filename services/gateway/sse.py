@@ -1,6 +1,8 @@
-"""Server-sent events (WHATWG HTML, 9.2), cut from a stream at their borders and otherwise left alone."""
+"""Server-sent events (WHATWG HTML, 9.2): cut from a stream at their borders, or written."""
 
 import re
+
+KEEP_ALIVE = b": keep-alive\n\n"  # a comment, for who closes what is silent
 
 _BORDER = re.compile(rb"\r\n\r\n|\n\n|\r\r|\r\n\n|\n\r\n")
 _BOM = b"\xef\xbb\xbf"
@@ -74,3 +76,12 @@ def with_data(event: bytes, data: bytes) -> bytes:
     """`event` with other data, its `id`, `event` and `retry` as they were. `data` has no line breaks."""
     kept = [line for line in _LINE.split(event) if line and not line.startswith(b"data:") and line != b"data"]
     return b"\n".join([*kept, b"data: " + data, b"", b""])
+
+
+def encoded(data: bytes, *, id: bytes = b"", event: bytes = b"message") -> bytes:
+    """`data` as an event. Line breaks are white space in JSON."""
+    lines = [b"event: " + event]
+    if id:
+        lines.append(b"id: " + id)
+    lines += [b"data: " + line for line in _LINE.split(data)]
+    return b"\n".join([*lines, b"", b""])

@@ -15,17 +15,17 @@ from libs.common.journal import Journal, JournalUnavailable
 from libs.common.records import CallRecord, Status
 from libs.common.tokens import Claims, InvalidToken
 from services.gateway import refusals
+from services.gateway.authentication import Authenticator
 from services.gateway.capture import Outcome, Payload
 from services.gateway.connection import UpstreamFailed
 from services.gateway.credentials import Opened, Wallet
-from services.gateway.doorway import Doorway
 from services.gateway.envelope import Envelope
-from services.gateway.ladder import Call, Decision, may_use
+from services.gateway.ladder import Call, Decision, may_use, moved
 from services.gateway.listen import Listen
 from services.gateway.lists import Unfilterable, as_private, filter_lists, is_personal
 from services.gateway.pool import Pools
 from services.gateway.refusals import Refusal
-from services.gateway.running import Flight, Running, Stoppable, TooMany
+from services.gateway.running import Flight, Running, Stoppable, TooMany, moved_away
 from services.gateway.sessions import Sessions, fingerprint
 from services.gateway.settings import GatewaySettings
 
@@ -39,7 +39,7 @@ class Shared:
 
     settings: GatewaySettings
     tables: Tables
-    doorway: Doorway
+    authenticator: Authenticator
     decide: Callable[[Claims, Call], Decision]
     wallet: Wallet
     sessions: Sessions
@@ -130,7 +130,7 @@ class Ticket:
             self.decide()
 
     def decide(self) -> Decision:
-        """Climb the ladder. Raises `Refused` with the reason, or `NotAdmitted`."""
+        """Climb the ladder. Raises `Refused` with the reason, or `Unauthenticated`."""
         decision = self._shared.decide(self._caller.claims, self.call)
         record = self.record
         record.rule, record.revision, record.reason = decision.rule, decision.revision, decision.reason
@@ -139,7 +139,9 @@ class Ticket:
             return decision
         if decision.reason in TOKEN_REASONS:
             invalid = InvalidToken(decision.reason)  # type: ignore[arg-type]  # one of its reasons, see above
-            raise self._shared.doorway.refuse(invalid, self._server, record.address, self._caller.claims)
+            raise self._shared.authenticator.refuse(
+                invalid, self._server, record.address, self._caller.claims
+            )
         raise self.refused(decision.reason, decision.detail, decision)
 
     def decide_again(self, flight: Flight) -> None:
@@ -148,6 +150,8 @@ class Ticket:
         if not decision.allowed:
             flight.forbidden = decision
             raise UpstreamFailed(decision.reason, decision.detail)
+        if flight.decision and moved(flight.decision, decision):
+            raise moved_away()
 
     def refused(self, reason: str, detail: str, decision: Decision) -> Refused:
         """The refusal for `reason`, to be raised."""
@@ -165,7 +169,7 @@ class Ticket:
     def in_flight(self, decision: Decision, carrier: Stoppable) -> Iterator[Flight]:
         """From here on a change that forbids the call ends it, however far it has come, and one that concerns
         what the caller sees reaches `listen`. Raises `Refused`."""
-        flight = Flight(self._caller.claims, self.call, carrier, self.is_lasting)
+        flight = Flight(self._caller.claims, self.call, carrier, self.is_lasting, decision)
         if self.is_lasting:
             asked = (self.envelope.id, self.envelope.params) if self.envelope else ()
             self.listen = Listen(decision, *asked)
@@ -239,15 +243,17 @@ class Ticket:
         self.finish("error" if failed else "ok", record.reason, detail, http_status)
 
     def fail(self, error: UpstreamFailed, decision: Decision, flight: Flight) -> Refusal:
-        """It did not come to its end: what to tell the caller. Raises `NotAdmitted` when the token no longer
-        holds."""
+        """It did not come to its end: what to tell the caller.
+
+        Raises `Unauthenticated` when the token no longer holds.
+        """
         status: Status = "failed"
         if flight.forbidden:
             status, decision = "denied", flight.forbidden
             self.record.rule, self.record.revision = decision.rule, decision.revision
         if error.reason in TOKEN_REASONS:
             self.finish(status, error.reason, error.detail, 401)
-            raise self._shared.doorway.not_admitted(error.detail) from error
+            raise self._shared.authenticator.unauthenticated(error.detail) from error
         refusal = self._refusal(error.reason, error.detail, decision)
         self.finish(status, error.reason, refusal.message, refusal.status)
         return refusal

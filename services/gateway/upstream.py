@@ -7,12 +7,13 @@ response before its end closes the connection, which is how a cancelled call rea
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from services.gateway.connection import Connection, Header, UpstreamFailed
 from services.gateway.dialing import Origin
 from services.gateway.pool import Pool
+from services.gateway.redaction import Redactor
 
 IDLE_TIMEOUT = 60.0  # seconds; what a server has that does not say (libs.common.control.entries)
 # What may stand in a request target (RFC 3986, sections 3.3 and 3.4); the rest is written as %XX.
@@ -40,14 +41,6 @@ def target_of(url: str) -> Target:
     return Target(origin, host.encode("ascii" if host.isascii() else "idna"), path.encode())
 
 
-class Redactor(Protocol):
-    """What `Response.redact` needs: see redaction.py."""
-
-    def headers(self, headers: list[Header]) -> list[Header]: ...
-
-    def stream(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]: ...
-
-
 class Response:
     """An answer whose head has come."""
 
@@ -60,6 +53,31 @@ class Response:
     def redact(self, redactor: Redactor) -> None:
         """Take secrets out of everything that is read from here on."""
         self._redactor, self.headers = redactor, redactor.headers(self.headers)
+
+    def check(self) -> None:
+        """Raise `UpstreamFailed` for an answer that must not be passed on."""
+        if self.status == 401:
+            raise UpstreamFailed("upstream_unauthorized", "it does not accept the credential stored for it")
+        if 300 <= self.status < 400:
+            raise UpstreamFailed("upstream_bad_answer", f"it redirects elsewhere (HTTP {self.status})")
+        if self.header(b"content-encoding") not in {b"", b"identity"}:
+            raise UpstreamFailed("upstream_bad_answer", "it sent an encoded body that was not asked for")
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def is_json(self) -> bool:
+        return self._content_type.startswith(b"application/json")
+
+    @property
+    def is_event_stream(self) -> bool:
+        return self._content_type.startswith(b"text/event-stream")
+
+    @property
+    def _content_type(self) -> bytes:
+        return self.header(b"content-type").lower()
 
     def header(self, name: bytes) -> bytes:
         """The first value of a header; empty if it is not there."""
@@ -79,7 +97,7 @@ class Response:
         return bytes(body)
 
 
-class Exchange:
+class UpstreamExchange:
     """One request and its answer, which can be aborted from outside at any moment until its `release`.
 
     `lasting`: the answer is a stream without an end of its own, such as that of a GET.

@@ -255,8 +255,11 @@ async def sign_in_administrator(
 
 
 @asynccontextmanager
-async def started(directory: Path, front: Front | None = None) -> AsyncIterator[Gate]:
-    """A fresh `lockgate up` with the demo server. With a `front` it is known by the front's URL."""
+async def started(
+    directory: Path, front: Front | None = None, variables: dict[str, str] | None = None
+) -> AsyncIterator[Gate]:
+    """A fresh `lockgate up` with the demo server, and with these environment variables too. With a `front` it
+    is known by the front's URL."""
     async with AsyncExitStack() as stack:
         port = free_port()
         local = url = f"http://127.0.0.1:{port}"
@@ -265,7 +268,7 @@ async def started(directory: Path, front: Front | None = None) -> AsyncIterator[
         if front:
             front.services, url = local, front.url
             command += ["--public-url", url]
-        process = Process(command, environment(), local, directory / "up.log")
+        process = Process(command, environment() | (variables or {}), local, directory / "up.log")
         stack.callback(process.stop)
         await process.start()
         async with asyncio.timeout(10):

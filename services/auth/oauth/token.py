@@ -8,7 +8,7 @@ from authlib.oauth2.rfc6749 import InvalidRequestError, OAuth2Error
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from libs.common.errors import NotFound
+from libs.common.errors import BadRequest, NotFound
 from libs.common.throttle import source_of
 from services.auth.control import revoked_key
 from services.auth.domain import TooManyAttempts
@@ -96,6 +96,8 @@ async def _run(request: Request, parts: Parts, work: Callable[[OAuthRequest], Re
         reply = await asyncio.to_thread(work, oauth)
     except NotFound:  # a user or grant that went away in the middle of it
         reply = Reply(400, {"error": "invalid_grant"}, {})
+    except BadRequest:  # characters that PostgreSQL does not store, in what should be an id
+        reply = Reply(400, {"error": "invalid_request"}, {})
     return reply, await settle(parts, oauth)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 
 from services.gateway.aggregate.changes import Changes
 from services.gateway.aggregate.listening import Listening
-from services.gateway.aggregate.merging import LISTINGS, Listing, Part, merged, page_of
+from services.gateway.aggregate.merging import Part, merged, page_of
 from services.gateway.aggregate.names import (
     Place,
     candidates,
@@ -28,17 +29,32 @@ from services.gateway.aggregate.rewriting import (
 )
 from services.gateway.connection import UpstreamFailed
 from services.gateway.links.port import Check, Emit, Endpoint, always
-from services.gateway.messages import Members, Message, NotAMessage, error, joined, members, read, result
+from services.gateway.messages import (
+    Members,
+    Message,
+    NotAMessage,
+    code_of,
+    error,
+    joined,
+    members,
+    read,
+    result,
+)
+from services.gateway.protocol import (
+    INVALID_PARAMS,
+    LISTS,
+    LOCKGATE,
+    META_SERVER,
+    METHOD_NOT_FOUND,
+    MODERN,
+    Listed,
+)
+from services.gateway.refusals import UPSTREAM_FAILED
 
-INVALID_PARAMS = -32602
-METHOD_NOT_FOUND = -32601
-UPSTREAM_FAILED = -31502
-
-PAGES = 100  # of one server's list
+PAGES, BYTES = 100, 16 * 1024 * 1024  # of one server's list
 AT_ONCE = 32  # servers asked at the same time
 NAMES_KEPT = 100_000
 
-VERSIONS = ("2026-07-28",)
 INSTRUCTIONS = (
     "Tools and prompts of several servers, named <server>__<name>; resources are mcp.<server>+<uri>. "
     "What a server cannot offer now is named in _meta of the lists."
@@ -93,7 +109,7 @@ class Aggregate(Endpoint):
             "resources/read": self._read,
             "completion/complete": self._complete,
             "subscriptions/listen": self._listen,
-            **dict.fromkeys(LISTINGS, self._list),
+            **dict.fromkeys(LISTS, self._list),
         }
 
     async def request(self, message: bytes, emit: Emit, check: Check) -> bytes:
@@ -126,19 +142,19 @@ class Aggregate(Endpoint):
         }
         discovered = {
             "resultType": "complete",
-            "supportedVersions": VERSIONS,
+            "supportedVersions": [MODERN],
             "capabilities": capabilities,
             "instructions": INSTRUCTIONS,
             "ttlMs": 60_000,
             "cacheScope": "private",
-            "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "lockgate", "version": "1"}},
+            "_meta": {META_SERVER: LOCKGATE},
         }
         return result(asked.id, discovered)
 
     async def _list(self, message: bytes, asked: Message, _: Emit) -> bytes:
         if "cursor" in members(asked.params):
             return error(asked.id, INVALID_PARAMS, "there is one page only, so no cursor is valid")
-        listing, limit = LISTINGS[asked.method], asyncio.Semaphore(AT_ONCE)
+        listing, limit = LISTS[asked.method], asyncio.Semaphore(AT_ONCE)
 
         async def part(server: str) -> Part:
             async with limit:
@@ -147,7 +163,7 @@ class Aggregate(Endpoint):
         parts = await asyncio.gather(*map(part, self._around.servers()))
         return result(asked.id, merged(listing, list(parts)))
 
-    async def _part(self, server: str, message: bytes, listing: Listing) -> Part:
+    async def _part(self, server: str, message: bytes, listing: Listed) -> Part:
         """One server's list, whole, or why it cannot be had within the deadline."""
         try:
             async with asyncio.timeout(self._around.deadline):
@@ -159,14 +175,17 @@ class Aggregate(Endpoint):
         except NotAMessage:
             return Part(server, problem="its list cannot be read")
 
-    async def _pages(self, server: str, message: bytes, listing: Listing) -> Part:
+    async def _pages(self, server: str, message: bytes, listing: Listed) -> Part:
         endpoint, part = self._around.endpoint(server), Part(server)
-        params = members(read(message).params)
+        params, size = members(read(message).params), 0
         for _ in range(PAGES):
             answer = read(await endpoint.request(with_params(message, params), _ignore, always))
             if answer.error:
                 return Part(server, problem=_problem(answer.error))
             found, cursor = page_of(answer.result, listing)
+            size += len(answer.result)
+            if size > BYTES:
+                return Part(server, problem=f"its list is longer than {BYTES} bytes")
             part.items += found
             if not cursor:
                 break
@@ -214,7 +233,8 @@ class Aggregate(Endpoint):
 
     async def _forward(self, place: Place, message: bytes, params: Members, emit: Emit) -> bytes:
         def public(notification: bytes) -> None:
-            emit(public_notification(notification, place.server))
+            with suppress(NotAMessage):  # what cannot be read means nothing to anybody
+                emit(public_notification(notification, place.server))
 
         if place.server not in self._around.servers():
             return error(read(message).id, INVALID_PARAMS, f"Unknown server: {place.server}")
@@ -239,7 +259,7 @@ class Aggregate(Endpoint):
         wanted = with_params(message, _only_meta(members(read(message).params)))
         wanted = joined(members(wanted) | {"method": msgspec.Raw(msgspec.json.encode(list_method))})
         for server in servers:
-            await self._part(server, wanted, LISTINGS[list_method])
+            await self._part(server, wanted, LISTS[list_method])
         return around.names.find(public)
 
 
@@ -252,10 +272,9 @@ def _only_meta(params: Members) -> Members:
 
 def _problem(failure: bytes) -> str:
     """Why a list was refused. A server that does not know the method has nothing of that kind."""
-    parts = members(failure)
-    if bytes(parts.get("code", b"")) == str(METHOD_NOT_FOUND).encode():
+    if code_of(failure) == METHOD_NOT_FOUND:
         return ""
-    return text(bytes(parts.get("message", b'"it answered with an error"')))[:500]
+    return text(bytes(members(failure).get("message", b'"it answered with an error"')))[:500]
 
 
 def _ignore(_: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -10,17 +11,12 @@ from services.gateway.aggregate.names import resource_of
 from services.gateway.aggregate.rewriting import items, public_notification, text, with_params
 from services.gateway.connection import UpstreamFailed
 from services.gateway.links.port import Emit, Endpoint, always
-from services.gateway.messages import Members, joined, members, notification, read
+from services.gateway.messages import Members, NotAMessage, code_of, joined, members, notification, read
+from services.gateway.protocol import ACKNOWLEDGED, LIST_CHANGES, META_SUBSCRIPTION
+from services.gateway.refusals import UNAVAILABLE, UPSTREAM_FAILED
 
-ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
-SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
 RESOURCES = "resourceSubscriptions"
-# What can be asked for -> the notification.
-CHANGES = {
-    "toolsListChanged": "notifications/tools/list_changed",
-    "promptsListChanged": "notifications/prompts/list_changed",
-    "resourcesListChanged": "notifications/resources/list_changed",
-}
+_FOR_NOW = {UPSTREAM_FAILED, UNAVAILABLE}  # errors that pass
 RETRY_FIRST, RETRY_MOST = 1.0, 60.0  # seconds until a server whose stream ended is asked again
 
 
@@ -66,7 +62,7 @@ class Listening:
                 self._following[server] = asyncio.create_task(self._follow(server, wanted))
 
     def _tell_of_change(self) -> None:
-        for asked, method in CHANGES.items():
+        for asked, method in LIST_CHANGES.items():
             if self._wants(asked):
                 self._emit(notification(method, {"_meta": self._meta}))
 
@@ -75,15 +71,15 @@ class Listening:
 
     @property
     def _meta(self) -> dict[str, msgspec.Raw]:
-        return {SUBSCRIPTION_ID: msgspec.Raw(self._asked.id)}
+        return {META_SUBSCRIPTION: msgspec.Raw(self._asked.id)}
 
     def _acknowledgement(self) -> bytes:
-        honored = {key: value for key, value in self._filter.items() if key in {*CHANGES, RESOURCES}}
+        honored = {key: value for key, value in self._filter.items() if key in {*LIST_CHANGES, RESOURCES}}
         return notification(ACKNOWLEDGED, {"notifications": honored, "_meta": self._meta})
 
     def _of(self, server: str) -> Members:
         """The part of the filter that concerns `server`; empty for none."""
-        wanted = {change: self._filter[change] for change in CHANGES if self._wants(change)}
+        wanted = {change: self._filter[change] for change in LIST_CHANGES if self._wants(change)}
         asked = items(bytes(self._filter.get(RESOURCES, b"[]")))
         places = [place for uri in asked if (place := resource_of(text(uri)))]
         if uris := [place.name for place in places if place.server == server]:
@@ -92,17 +88,19 @@ class Listening:
 
     async def _follow(self, server: str, wanted: Members) -> None:
         def pass_on(message: bytes) -> None:
-            if read(message).method != ACKNOWLEDGED:
-                self._emit(public_notification(message, server))
+            with suppress(NotAMessage):  # what cannot be read means nothing to anybody
+                if read(message).method != ACKNOWLEDGED:
+                    self._emit(public_notification(message, server))
 
         message = with_params(self._message, self._params | {"notifications": msgspec.Raw(joined(wanted))})
         pause = RETRY_FIRST
         while True:
             try:
                 answer = read(await self._endpoint(server).request(message, pass_on, always))
-                if answer.error:
+                if not answer.error:
+                    pause = RETRY_FIRST
+                elif code_of(answer.error) not in _FOR_NOW:
                     return  # it cannot, or the caller may not
-                pause = RETRY_FIRST
             except UpstreamFailed:
                 pass
             await asyncio.sleep(pause)

@@ -7,31 +7,11 @@ import msgspec
 from services.gateway.aggregate.names import public_name, public_uri
 from services.gateway.aggregate.rewriting import items, renamed
 from services.gateway.messages import NotAMessage, members
+from services.gateway.protocol import Listed
 
 # How long a client may keep a merged list, in milliseconds. Not at all while a server is missing from it.
 TTL_MS = 5_000
 UNAVAILABLE = "io.lockgate/unavailable"  # in `_meta` of a list: server -> why its part is missing
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A list method: the member of its result that holds the list, and the one of an item that names it."""
-
-    member: str
-    named_by: str
-
-    def public(self, server: str, item: bytes) -> bytes:
-        """`item` with its public name. Raises `NotAMessage`."""
-        new = public_uri if self.named_by.startswith("uri") else public_name
-        return renamed(item, self.named_by, lambda name: new(server, name))
-
-
-LISTINGS = {
-    "tools/list": Listing("tools", "name"),
-    "prompts/list": Listing("prompts", "name"),
-    "resources/list": Listing("resources", "uri"),
-    "resources/templates/list": Listing("resourceTemplates", "uriTemplate"),
-}
 
 
 @dataclass(slots=True)
@@ -43,7 +23,7 @@ class Part:
     problem: str = ""
 
 
-def merged(listing: Listing, parts: list[Part]) -> dict[str, object]:
+def merged(listing: Listed, parts: list[Part]) -> dict[str, object]:
     """The result for the caller, servers in the order of `parts`. A part that cannot be read is a problem."""
     shown: list[msgspec.Raw] = []
     problems: dict[str, str] = {}
@@ -52,7 +32,7 @@ def merged(listing: Listing, parts: list[Part]) -> dict[str, object]:
             problems[part.server] = part.problem
             continue
         try:
-            shown += [msgspec.Raw(listing.public(part.server, item)) for item in part.items]
+            shown += [msgspec.Raw(_public(listing, part.server, item)) for item in part.items]
         except NotAMessage:
             problems[part.server] = "its list cannot be read"
     result: dict[str, object] = {
@@ -64,8 +44,14 @@ def merged(listing: Listing, parts: list[Part]) -> dict[str, object]:
     return result | {"_meta": {UNAVAILABLE: problems}} if problems else result
 
 
-def page_of(result: bytes, listing: Listing) -> tuple[list[bytes], bytes]:
+def page_of(result: bytes, listing: Listed) -> tuple[list[bytes], bytes]:
     """The items of one page, and the raw cursor of the next, empty on the last. Raises `NotAMessage`."""
     parts = members(result)
     cursor = bytes(parts.get("nextCursor", b""))
     return list(items(bytes(parts.get(listing.member, b"[]")))), b"" if cursor == b"null" else cursor
+
+
+def _public(listing: Listed, server: str, item: bytes) -> bytes:
+    """`item` of `server` with its public name. Raises `NotAMessage`."""
+    new = public_uri if listing.named_by.startswith("uri") else public_name
+    return renamed(item, listing.named_by, lambda name: new(server, name))

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from services.gateway.aggregate.names import public_uri
-from services.gateway.messages import Members, NotAMessage, joined, members, with_member
+from services.gateway.messages import UNREADABLE, Members, NotAMessage, joined, members, with_member
 
 _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _string = msgspec.json.Decoder(str).decode
@@ -20,7 +20,7 @@ def text(raw: bytes) -> str:
     """A JSON string. Raises `NotAMessage` if it is none."""
     try:
         return _string(raw)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise NotAMessage(str(error)) from error
 
 
@@ -28,7 +28,7 @@ def items(raw: bytes) -> Sequence[bytes]:
     """The elements of a JSON array, each raw. Raises `NotAMessage` if it is none."""
     try:
         return [bytes(item) for item in _array(raw)]
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise NotAMessage(str(error)) from error
 
 

@@ -8,8 +8,8 @@
     http_front.py    Streamable HTTP with sessions, 2025-03-26 to 2025-11-25
     modern_front.py  Streamable HTTP without sessions, 2026-07-28
     streams.py       events on their way to a client: bounded, resumable
-    hosting.py       the sessions of this replica: made, ended, limited
-    hosted.py        them by id, and ids that are good for one caller only
+    host.py          the sessions of this replica: made, ended, limited
+    register.py      them by id, and ids that are good for one caller only
     conversations.py a session with one server, and each message in it: decided, journaled, recorded
     onward.py        a session with the gateway as a whole
     governed.py      single requests, and an `Endpoint` of them: decided, journaled, recorded
@@ -28,7 +28,7 @@ nothing to make, and `close` does nothing: connections are held and let go by th
 `check` counts too.
 
 In the other direction the fronts serve any `Endpoint`: `Bridge(..., whole=...)` takes what makes one for a
-caller (`Whole`, hosting.py) and serves it at `/mcp` (to modern clients as it is, to older ones by
+caller (`Whole`, host.py) and serves it at `/mcp` (to modern clients as it is, to older ones by
 `eras.LegacyOverModern`) and at `/mcp/sse`. Such an exchange has a valid token, a lease, a standing user and
 the organization switched on, and is no call of its own in the records.
 """

@@ -2,34 +2,35 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
-import msgspec
 import structlog
 
-from libs.common.lifecycle import cancel
+from libs.common.lifecycle import Tasks
 from services.gateway import messages, refusals
-from services.gateway.bridge.governed import Errand, Failed, conclude
+from services.gateway.authentication import Unauthenticated
+from services.gateway.bridge.governed import Failed, conclude
 from services.gateway.bridge.upstreams import Connect, Link
 from services.gateway.connection import UpstreamFailed
 from services.gateway.credentials import Opened
-from services.gateway.doorway import NotAdmitted
 from services.gateway.ladder import Decision
 from services.gateway.links.port import Check, always
 from services.gateway.messages import NotAMessage
+from services.gateway.protocol import CANCELLED
 from services.gateway.refusals import Refusal
-from services.gateway.running import Flight, Stoppable
+from services.gateway.running import Errand, Flight, Stoppable
 from services.gateway.ticket import Refused, Shared, Ticket
 
 log = structlog.get_logger(__name__)
 
 Key: TypeAlias = str | int | float | None
-CANCELLED = "notifications/cancelled"
 ENDED = UpstreamFailed("cancelled", "the client ended the session")
+ID_IN_USE = Refusal(400, -32600, "A request with this id waits for its answer", "id_in_use")
+MOST_GIVEN_UP = 1024  # requests of one session
 
 
 class Outlet(Protocol):
@@ -54,7 +55,7 @@ class Conversation(Protocol):
     async def take(self, ticket: Ticket, message: bytes) -> None:
         """A message of the client, whose envelope `ticket` has taken. Returns when it is accepted.
 
-        Raises `Refused` if it was not, `Failed` if it was and came to nothing, and `NotAdmitted`.
+        Raises `Refused` if it was not, `Failed` if it was and came to nothing, and `Unauthenticated`.
         """
 
     async def close(self, failure: UpstreamFailed) -> None:
@@ -62,12 +63,12 @@ class Conversation(Protocol):
 
 
 def key_of(id: bytes) -> Key:
-    """The id of a message (raw JSON), so that it is the same however it is written."""
+    """The id of a message (raw JSON), so that it is the same however it is written; None for what is none."""
     try:
-        key: Key = json.loads(id)
-    except ValueError:
+        key = json.loads(id)
+    except messages.UNREADABLE:
         return None
-    return key
+    return key if isinstance(key, str | int | float) else None
 
 
 @dataclass(eq=False, slots=True)
@@ -85,7 +86,7 @@ class Pending(Stoppable):
         self.stop(self, failure)
 
 
-class Governed(Conversation):
+class GovernedConversation(Conversation):
     """A conversation with one server. It connects with the first message.
 
     `on_end` is called when the upstream, or a broken promise of it, ends the conversation.
@@ -98,7 +99,9 @@ class Governed(Conversation):
         self._link: Link | None = None
         self._opening = asyncio.Lock()
         self._pending: dict[Key, Pending] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        # Answered to nobody, and perhaps still by the upstream: with its id another request would get that.
+        self._given_up: set[Key] = set()
+        self._tasks = Tasks()
         self._over: UpstreamFailed | None = None
 
     @property
@@ -119,8 +122,8 @@ class Governed(Conversation):
     async def _ask(self, ticket: Ticket, decision: Decision, message: bytes) -> None:
         """Admit a request and send it in the background, since some upstreams accept it by answering it."""
         pending = Pending(key_of(ticket.id), ticket, decision, self._stop)
-        if pending.key in self._pending:
-            raise Refused(Refusal(400, -32600, "A request with this id waits for its answer", "id_in_use"))
+        if pending.key in self._pending or pending.key in self._given_up:
+            raise Refused(ID_IN_USE)
         self._pending[pending.key] = pending
         try:
             flight = pending.flight = pending.landing.enter_context(ticket.in_flight(decision, pending))
@@ -130,7 +133,7 @@ class Governed(Conversation):
             self._land(pending)
             raise
         check = partial(ticket.decide_again, flight)
-        self._spawn(self._send_request(pending, message, credential, check))
+        self._tasks.spawn(self._send_request(pending, message, credential, check))
 
     async def _send_request(self, pending: Pending, message: bytes, credential: Opened, check: Check) -> None:
         try:
@@ -166,6 +169,13 @@ class Governed(Conversation):
             pending.ticket.finish("cancelled", "cancelled", "the client cancelled it")
             self._land(pending)
             self._outlet.drop(key)
+            self._expect_nothing(key)
+
+    def _expect_nothing(self, key: Key) -> None:
+        self._given_up.add(key)
+        if len(self._given_up) > MOST_GIVEN_UP:
+            detail = f"{MOST_GIVEN_UP} requests of the session were given up, and it answered none of them"
+            self._on_closed(UpstreamFailed("upstream_bad_answer", detail))
 
     async def _open(self, decision: Decision, credential: Opened) -> Link:
         """The session with the upstream, begun if need be, with the credential as it is now."""
@@ -195,7 +205,10 @@ class Governed(Conversation):
             return
         if read.kind != "response":
             self._outlet.message(message)
-        elif pending := self._pending.get(key_of(read.id)):
+            return
+        key = key_of(read.id)
+        self._given_up.discard(key)
+        if pending := self._pending.get(key):
             self._answered(pending, message)
 
     def _answered(self, pending: Pending, message: bytes) -> None:
@@ -234,7 +247,7 @@ class Governed(Conversation):
             return
         try:
             refusal = pending.ticket.fail(failure, pending.decision, pending.flight)
-        except NotAdmitted:
+        except Unauthenticated:
             refusal = Refusal(401, refusals.DENIED, f"Lockgate: {failure.detail}", failure.reason)
         self._land(pending)
         self._outlet.answer(pending.key, refusals.body(refusal, pending.ticket.id), refusal.status)
@@ -243,14 +256,14 @@ class Governed(Conversation):
         """A change forbids a request that runs: the upstream is told to stop it."""
         if pending.ticket.record.status == "admitted":
             self._fail(pending, failure)
-            self._spawn(self._cancel_upstream(pending.ticket.id, failure.detail))
+            self._expect_nothing(pending.key)
+            self._tasks.spawn(self._cancel_upstream(pending.ticket.id, failure.detail))
 
     async def _cancel_upstream(self, id: bytes, reason: str) -> None:
         if self._link is None:
             return
-        params = {"requestId": msgspec.Raw(id), "reason": reason}
         try:
-            await self._link.session.send(messages.notification(CANCELLED, params), always)
+            await self._link.session.send(messages.cancelled(id, reason), always)
         except UpstreamFailed as failure:
             log.info("upstream_not_told_of_cancellation", reason=failure.reason)
 
@@ -264,16 +277,10 @@ class Governed(Conversation):
             if pending.ticket.record.status == "admitted":  # what is not yet, finds out by itself
                 self._fail(pending, failure)
         self._outlet.end()
-        for task in list(self._tasks):
-            await cancel(task)
+        await self._tasks.cancel()
         link, self._link = self._link, None
         if link:
             await link.session.close()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def refusal_of(failure: UpstreamFailed) -> Refusal:

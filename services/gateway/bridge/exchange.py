@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from libs.common.lifecycle import cancel
-from services.gateway.asgi import Send, respond
-from services.gateway.bridge.streams import KEEP_ALIVE_COMMENT
+from services.gateway.asgi import Gone, Send, respond
 from services.gateway.connection import Header
+from services.gateway.sse import KEEP_ALIVE
 from services.gateway.ticket import Caller
 
 T = TypeVar("T")
@@ -21,10 +21,6 @@ EVENT_STREAM: list[Header] = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
-
-
-class Gone(Exception):
-    """The client went away."""
 
 
 @dataclass(slots=True)
@@ -68,7 +64,7 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": event, "more_body": True})
 
     async def keep_alive(self) -> None:
-        await self.event(KEEP_ALIVE_COMMENT)
+        await self.event(KEEP_ALIVE)
 
     async def end(self) -> None:
         await self.send({"type": "http.response.body", "body": b""})

@@ -4,23 +4,23 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from services.gateway import refusals
+from services.gateway.authentication import Unauthenticated
 from services.gateway.bridge import http_front, modern_front, sse_front
-from services.gateway.bridge.conversations import ENDED, refusal_of
+from services.gateway.bridge.conversations import ENDED, ID_IN_USE, refusal_of
 from services.gateway.bridge.exchange import Exchange
-from services.gateway.bridge.governed import Errand, Failed, Governor, signed_out
-from services.gateway.bridge.hosting import Host, Whole
-from services.gateway.bridge.http_front import HttpSession
-from services.gateway.bridge.sse_front import SseSession
+from services.gateway.bridge.governed import Failed, Governor, signed_out
+from services.gateway.bridge.host import Host, Whole
+from services.gateway.bridge.http_front import HostedHttpSession
+from services.gateway.bridge.sse_front import HostedSseSession
 from services.gateway.connection import UpstreamFailed
-from services.gateway.doorway import NotAdmitted
 from services.gateway.envelope import Envelope
 from services.gateway.ladder import Decision
 from services.gateway.links.port import Emit, always
 from services.gateway.refusals import Refusal
+from services.gateway.running import Errand
 from services.gateway.ticket import Refused, Ticket
 
 _NO_SESSION = Refusal(400, -32600, "Send initialize first, then its Mcp-Session-Id", "session_missing")
-_ID_IN_USE = Refusal(400, -32600, "A request with this id waits for its answer", "id_in_use")
 
 
 class Fronts:
@@ -30,7 +30,7 @@ class Fronts:
         self._governor, self._host, self._whole, self._backlog = governor, host, whole, backlog
 
     async def answer(self, exchange: Exchange, ticket: Ticket) -> None:
-        """Answer an exchange. Raises `Refused` and `NotAdmitted` before anything was sent."""
+        """Answer an exchange. Raises `Refused` and `Unauthenticated` before anything was sent."""
         try:
             if exchange.front == "sse":
                 await self._sse(exchange, ticket)
@@ -57,7 +57,7 @@ class Fronts:
 
     async def _post_sse(self, exchange: Exchange, ticket: Ticket) -> None:
         session = self._host.register.find(exchange.caller.session)
-        if not isinstance(session, SseSession):
+        if not isinstance(session, HostedSseSession):
             raise no_session(ticket)
         assert session.conversation and ticket.envelope
         try:
@@ -93,7 +93,7 @@ class Fronts:
 
     async def _in_session(self, exchange: Exchange, ticket: Ticket) -> None:
         session = self._host.register.find(exchange.caller.session)
-        if not isinstance(session, HttpSession):
+        if not isinstance(session, HostedHttpSession):
             raise no_session(ticket)
         session.touch()
         envelope = ticket.envelope
@@ -110,10 +110,10 @@ class Fronts:
         self._host.check_backlog(session)
 
     async def _ask(
-        self, exchange: Exchange, ticket: Ticket, session: HttpSession, envelope: Envelope
+        self, exchange: Exchange, ticket: Ticket, session: HostedHttpSession, envelope: Envelope
     ) -> None:
         if session.waits_for(envelope):
-            raise Refused(_ID_IN_USE)
+            raise Refused(ID_IN_USE)
         stream = session.stream_for(envelope)
         assert session.conversation
         try:
@@ -123,7 +123,7 @@ class Fronts:
             raise
         await http_front.answer(exchange, session, stream)
 
-    async def _listen(self, exchange: Exchange, ticket: Ticket, session: HttpSession) -> None:
+    async def _listen(self, exchange: Exchange, ticket: Ticket, session: HostedHttpSession) -> None:
         stream, after = session.main, None
         if last := exchange.header(b"last-event-id"):
             found = session.find(last)
@@ -135,7 +135,7 @@ class Fronts:
             exchange, ticket, decision, lambda: http_front.listen(exchange, session, stream, after)
         )
 
-    async def _end(self, exchange: Exchange, ticket: Ticket, session: HttpSession) -> None:
+    async def _end(self, exchange: Exchange, ticket: Ticket, session: HostedHttpSession) -> None:
         decision = ticket.decide()
         if exchange.server:
             await ticket.admit(decision)
@@ -155,7 +155,7 @@ class Fronts:
             try:
                 await errand.run(_awaiting(work))
             except UpstreamFailed as failure:
-                with contextlib.suppress(NotAdmitted):  # too late to say so
+                with contextlib.suppress(Unauthenticated):  # too late to say so
                     if recorded:
                         ticket.fail(failure, decision, flight)
                 if exchange.started:
@@ -182,7 +182,7 @@ class Fronts:
                 raise
             ticket.deny(error)
             raise Failed(error.refusal) from error
-        except NotAdmitted as error:
+        except Unauthenticated as error:
             if not exchange.started:
                 raise
             raise Failed(signed_out(error)) from error

@@ -2,21 +2,22 @@
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 from typing import NamedTuple
 
 from services.gateway import refusals
-from services.gateway.asgi import Receive, Scope, Send
+from services.gateway.asgi import Receive, Scope, Send, disconnected
+from services.gateway.authentication import Unauthenticated
 from services.gateway.bridge.exchange import Exchange, Front
 from services.gateway.bridge.fronts import Fronts, no_session
 from services.gateway.bridge.governed import Governor
-from services.gateway.bridge.hosted import PREFIX
-from services.gateway.bridge.hosting import Host, Whole
+from services.gateway.bridge.host import Host, Whole
+from services.gateway.bridge.register import PREFIX
 from services.gateway.bridge.relaying import Relaying
 from services.gateway.bridge.upstreams import Upstreams
 from services.gateway.connection import UpstreamFailed
-from services.gateway.doorway import NotAdmitted
 from services.gateway.envelope import Envelope, Malformed, check_headers, is_simple, parse
-from services.gateway.links.eras import Eras
+from services.gateway.links.spoken_eras import SpokenEras
 from services.gateway.metadata import path_of
 from services.gateway.refusals import Refusal
 from services.gateway.ticket import Caller, Refused, Shared, Ticket
@@ -41,7 +42,7 @@ class Gate:
         shared: Shared,
         upstreams: Upstreams,
         governor: Governor,
-        eras: Eras,
+        eras: SpokenEras,
         *,
         relaying: Relaying,
         whole: Whole,
@@ -119,16 +120,12 @@ class Gate:
             ticket.deny(error)
             if not exchange.started:
                 await refusals.answer(exchange.send, error.refusal, error.id or ticket.id)
-        except NotAdmitted as error:
+        except Unauthenticated as error:
             path = path_of(exchange.server, sse=exchange.front == "sse")
-            await self._shared.doorway.turn_away(exchange.send, error, path)
+            await self._shared.authenticator.turn_away(exchange.send, error, path)
 
 
 def _exchange(arrival: Arrival, body: bytes) -> Exchange:
-    async def gone() -> None:
-        while (await arrival.receive())["type"] != "http.disconnect":
-            pass
-
     scope, caller = arrival.scope, arrival.caller
     return Exchange(
         method=scope["method"],
@@ -138,7 +135,7 @@ def _exchange(arrival: Arrival, body: bytes) -> Exchange:
         headers=scope["headers"],
         body=body,
         send=arrival.send,
-        gone=gone,
+        gone=partial(disconnected, arrival.receive),
     )
 
 

@@ -1,24 +1,24 @@
 """Endpoints under governance: each request is decided, journaled, passed on and recorded."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from libs.common.lifecycle import cancel
 from services.gateway import messages, refusals
+from services.gateway.authentication import Unauthenticated
 from services.gateway.bridge.upstreams import Upstreams
 from services.gateway.capture import Capture
 from services.gateway.connection import UpstreamFailed
 from services.gateway.credentials import Opened
-from services.gateway.doorway import NotAdmitted
 from services.gateway.envelope import Malformed, parse
 from services.gateway.ladder import Decision
 from services.gateway.links.port import Check, Emit, Endpoint, always
 from services.gateway.lists import is_filtered, is_personal
 from services.gateway.refusals import Refusal
-from services.gateway.running import Flight, Stoppable
+from services.gateway.running import Errand, Flight
 from services.gateway.ticket import Caller, Refused, Shared, Ticket
 
 T = TypeVar("T")
@@ -30,31 +30,6 @@ class Failed(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.reason)
         self.refusal = refusal
-
-
-class Errand(Stoppable):
-    """Awaits work that can be told to end at any moment."""
-
-    def __init__(self) -> None:
-        self._failure: UpstreamFailed | None = None
-        self._task: asyncio.Task[Any] | None = None
-
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`. Raises the failure with which it was aborted."""
-        self._task = task = asyncio.ensure_future(work)
-        if self._failure:
-            task.cancel()
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if self._failure:
-                raise self._failure from None
-            raise
-
-    def abort(self, failure: UpstreamFailed) -> None:
-        self._failure = self._failure or failure
-        if self._task:
-            self._task.cancel()
 
 
 class Governor:
@@ -72,7 +47,7 @@ class Governor:
     ) -> bytes:
         """The response to `message`, whose envelope `ticket` has taken. Cancelling it cancels the request.
 
-        Raises `Refused` before the call was admitted, `Failed` after it, and `NotAdmitted`.
+        Raises `Refused` before the call was admitted, `Failed` after it, and `Unauthenticated`.
         """
 
         async def ask(endpoint: Endpoint, allowed: Check) -> bytes:
@@ -102,9 +77,8 @@ class Governor:
             try:
                 return await errand.run(self._reach(caller, decision, credential, allowed, act))
             except UpstreamFailed as failure:
-                if (
-                    failure.reason == "cancelled"
-                ):  # whoever waited is gone, so it does not matter what is said
+                if failure.reason == "cancelled":
+                    # Whoever waited is gone, so it does not matter what is said.
                     ticket.finish("cancelled", failure.reason, failure.detail)
                     raise Failed(
                         Refusal(502, refusals.UPSTREAM_FAILED, failure.detail, "cancelled")
@@ -123,6 +97,7 @@ class Governor:
         allowed: Check,
         act: Callable[[Endpoint, Check], Awaitable[T]],
     ) -> T:
+        allowed()  # the journal may have taken its time, and to connect tells the upstream something already
         async with self._upstreams.endpoint(caller, decision, credential) as endpoint:
             return await act(endpoint, allowed)
 
@@ -189,7 +164,7 @@ class GovernedEndpoint(Endpoint):
             return refusals.body(error.refusal, error.id or ticket.id)
         except Failed as error:
             return refusals.body(error.refusal, ticket.id)
-        except NotAdmitted as error:
+        except Unauthenticated as error:
             return refusals.body(signed_out(error), ticket.id)
 
     async def notify(self, message: bytes, check: Check) -> None:
@@ -202,14 +177,14 @@ class GovernedEndpoint(Endpoint):
             raise UpstreamFailed(error.refusal.reason, error.refusal.message) from error
         except Failed as error:
             raise UpstreamFailed(error.refusal.reason, error.refusal.message) from error
-        except NotAdmitted as error:
+        except Unauthenticated as error:
             raise UpstreamFailed("upstream_unauthorized", error.description) from error
 
     async def close(self) -> None:
         """Connections are held by the replica, and let go when nobody uses them."""
 
 
-def signed_out(error: NotAdmitted) -> Refusal:
+def signed_out(error: Unauthenticated) -> Refusal:
     """For where it is too late for a 401."""
     return Refusal(401, refusals.DENIED, f"Lockgate: {error.description}", "token_revoked")
 

@@ -10,12 +10,14 @@ from contextlib import ExitStack
 from libs.common.clock import elapsed
 from libs.common.control.entries import Server
 from services.gateway import messages
+from services.gateway.asgi import Gone
 from services.gateway.bridge.conversations import Conversation, Key, Outlet, key_of
-from services.gateway.bridge.exchange import Exchange, Gone
-from services.gateway.bridge.streams import Stream, event_of
+from services.gateway.bridge.exchange import Exchange
+from services.gateway.bridge.streams import Stream
 from services.gateway.connection import UpstreamFailed
 from services.gateway.envelope import Envelope
 from services.gateway.messages import NotAMessage
+from services.gateway.sse import encoded
 from services.gateway.ticket import Caller
 
 SESSION = b"mcp-session-id"
@@ -23,7 +25,7 @@ MAIN = "0"
 RESUMABLE = 32  # streams of answered requests that are kept for a client that comes back
 
 
-class HttpSession(Outlet):
+class HostedHttpSession(Outlet):
     """One client's session: its streams, and which of them a message goes to."""
 
     def __init__(self, id: bytes, caller: Caller, backlog: int) -> None:
@@ -66,16 +68,20 @@ class HttpSession(Outlet):
         """The stream and position behind an event id; None if it is not known here."""
         name, _, number = last_event.decode("latin-1").partition("-")
         stream = self._streams.get(name)
-        return (stream, int(number)) if stream and number.isdigit() and len(number) < 10 else None
+        return (stream, int(number)) if stream and number.isdecimal() and len(number) < 10 else None
 
     @property
     def main(self) -> Stream:
         return self._main
 
     def _forget_old(self) -> None:
+        """Keep of the streams that are done the newest, as many and as much as a client may come back for."""
         done = [s for s in self._streams.values() if s.ended and not s.reading and s is not self._main]
-        for stream in done[: max(0, len(done) - RESUMABLE)]:
-            del self._streams[stream.name]
+        size = 0
+        for count, stream in enumerate(reversed(done), 1):
+            size += stream.size
+            if count > RESUMABLE or (count > 1 and size > self._backlog):
+                del self._streams[stream.name]
 
     def _unlist(self, stream: Stream) -> None:
         for table in (self._asked, self._progress):
@@ -89,6 +95,7 @@ class HttpSession(Outlet):
             self.initialized = self.initialized or bool(messages.read(message).result)
             stream.put(message, status, last=True)
             self._unlist(stream)
+            self._forget_old()
 
     def drop(self, key: Key) -> None:
         if stream := self._asked.get(key):
@@ -147,7 +154,7 @@ def _progress_token(params: bytes) -> bytes:
     return bytes(meta.get("progressToken", b""))
 
 
-async def answer(exchange: Exchange, session: HttpSession, stream: Stream) -> None:
+async def answer(exchange: Exchange, session: HostedHttpSession, stream: Stream) -> None:
     """Answer a POST with what comes on the request's `stream`: JSON if that is only the response.
 
     A client that goes away has not cancelled anything; it may come back for the rest.
@@ -157,7 +164,7 @@ async def answer(exchange: Exchange, session: HttpSession, stream: Stream) -> No
     session.touch()
 
 
-async def listen(exchange: Exchange, session: HttpSession, stream: Stream, after: int | None) -> None:
+async def listen(exchange: Exchange, session: HostedHttpSession, stream: Stream, after: int | None) -> None:
     """Answer a GET with what comes on `stream` after the event `after`."""
     await exchange.open_events([(SESSION, session.id)])
     with contextlib.suppress(Gone):
@@ -165,7 +172,7 @@ async def listen(exchange: Exchange, session: HttpSession, stream: Stream, after
     session.touch()
 
 
-async def _answer(exchange: Exchange, session: HttpSession, stream: Stream) -> None:
+async def _answer(exchange: Exchange, session: HostedHttpSession, stream: Stream) -> None:
     async with contextlib.aclosing(stream.read()) as items:
         first = await anext(items, None)
         if first and stream.is_last(first):
@@ -175,12 +182,12 @@ async def _answer(exchange: Exchange, session: HttpSession, stream: Stream) -> N
     await _events(exchange, session, stream, 0)
 
 
-async def _events(exchange: Exchange, session: HttpSession, stream: Stream, after: int | None) -> None:
+async def _events(exchange: Exchange, session: HostedHttpSession, stream: Stream, after: int | None) -> None:
     async with contextlib.aclosing(stream.read(after)) as items:
         async for item in items:
             if item is None:
                 await exchange.keep_alive()
             else:
                 id = f"{stream.name}-{item.number}".encode()
-                await exchange.event(event_of(item.data, id=id))
+                await exchange.event(encoded(item.data, id=id))
     await exchange.end()

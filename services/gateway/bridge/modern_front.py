@@ -10,17 +10,24 @@ from typing import TypeAlias
 
 from libs.common.lifecycle import cancel
 from services.gateway import messages, refusals
-from services.gateway.bridge.exchange import Exchange, Gone
+from services.gateway.asgi import Gone
+from services.gateway.bridge.exchange import Exchange
 from services.gateway.bridge.governed import Failed
-from services.gateway.bridge.streams import Stream, event_of
-from services.gateway.eras.failures import code_of
+from services.gateway.bridge.streams import Stream
 from services.gateway.links.port import Emit
 from services.gateway.messages import NotAMessage
+from services.gateway.protocol import (
+    HEADER_MISMATCH,
+    METHOD_NOT_FOUND,
+    MISSING_CAPABILITY,
+    UNSUPPORTED_VERSION,
+)
+from services.gateway.sse import encoded
 
 Ask: TypeAlias = Callable[[Emit], Awaitable[bytes]]
 
 # basic/transports/streamable-http: what a JSON-RPC error is as an HTTP status. All others are 200.
-_STATUS = {-32601: 404, -32020: 400, -32021: 400, -32022: 400}
+_STATUS = {METHOD_NOT_FOUND: 404, HEADER_MISMATCH: 400, MISSING_CAPABILITY: 400, UNSUPPORTED_VERSION: 400}
 
 
 async def answer(exchange: Exchange, ask: Ask, id: bytes, backlog: int) -> None:
@@ -45,7 +52,7 @@ async def _answer(exchange: Exchange, ask: Ask, id: bytes, backlog: int) -> None
     finally:
         await cancel(task)
     if exchange.started:
-        await exchange.event(event_of(response))
+        await exchange.event(encoded(response))
         await exchange.end()
     else:
         await exchange.respond(_status(response), response)
@@ -59,7 +66,7 @@ async def _pass_on(exchange: Exchange, notifications: Stream) -> None:
             if item is None:
                 await exchange.keep_alive()
             else:
-                await exchange.event(event_of(item.data))
+                await exchange.event(encoded(item.data))
 
 
 async def _outcome(exchange: Exchange, task: "asyncio.Future[bytes]", id: bytes) -> bytes:
@@ -74,6 +81,6 @@ async def _outcome(exchange: Exchange, task: "asyncio.Future[bytes]", id: bytes)
 
 def _status(response: bytes) -> int:
     try:
-        return _STATUS.get(code_of(messages.read(response).error), 200)
+        return _STATUS.get(messages.code_of(messages.read(response).error), 200)
     except NotAMessage:
         return 200

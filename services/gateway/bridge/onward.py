@@ -1,13 +1,10 @@
 """Conversations with the gateway as a whole, whose requests are decided and recorded where they go to."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
-from libs.common.lifecycle import cancel
+from libs.common.lifecycle import Tasks
 from services.gateway import messages, refusals
 from services.gateway.bridge.conversations import (
-    CANCELLED,
     Conversation,
     Outlet,
     cancelled_by,
@@ -18,6 +15,7 @@ from services.gateway.bridge.governed import Failed
 from services.gateway.connection import UpstreamFailed
 from services.gateway.eras.legacy_over_modern import LegacyOverModern
 from services.gateway.links.port import Endpoint, always
+from services.gateway.protocol import CANCELLED
 from services.gateway.ticket import Ticket
 
 
@@ -27,14 +25,14 @@ class Onward(Conversation):
     def __init__(self, endpoint: Endpoint, outlet: Outlet, on_end: Callable[[UpstreamFailed], None]) -> None:
         self._outlet = outlet
         self._session = LegacyOverModern(endpoint, self._on_message, on_end, self._on_failed, name="Lockgate")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     async def take(self, ticket: Ticket, message: bytes) -> None:
         envelope = ticket.envelope
         assert envelope
         ticket.decide()
         if envelope.kind == "request":
-            self._spawn(self._ask(envelope.id, message))
+            self._tasks.spawn(self._ask(envelope.id, message))
             return
         try:
             await self._session.send(message, always)
@@ -62,11 +60,5 @@ class Onward(Conversation):
 
     async def close(self, failure: UpstreamFailed) -> None:
         self._outlet.end()
-        for task in list(self._tasks):
-            await cancel(task)
+        await self._tasks.cancel()
         await self._session.close()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -12,8 +12,7 @@ Either side notices within `SILENCE` seconds that the other died. Claims cross, 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import nats.errors
@@ -24,10 +23,10 @@ from libs.common.bus import Bus
 from libs.common.clock import elapsed
 from libs.common.control.tables import Tables
 from libs.common.ids import new_id
-from libs.common.lifecycle import cancel
+from libs.common.lifecycle import Tasks, cancel
 from libs.common.tokens import Claims
-from services.gateway.asgi import Message
-from services.gateway.bridge.exchange import Exchange, Front, Gone
+from services.gateway.asgi import Gone, Message
+from services.gateway.bridge.exchange import Exchange, Front
 from services.gateway.connection import Header
 from services.gateway.ticket import Caller
 
@@ -72,7 +71,7 @@ class Relaying:
         self.serve: Callable[[Exchange], Awaitable[None]] | None = None  # answers what another replica brings
         self._fronted: dict[str, _Fronted] = {}
         self._owned: dict[str, _Owned] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     async def start(self) -> None:
         replica, client = self._replica(), self._bus.client
@@ -81,8 +80,7 @@ class Relaying:
         await client.subscribe(f"gateway.{replica}.gone", cb=self._on_gone)
 
     async def stop(self) -> None:
-        for task in list(self._tasks):
-            await cancel(task)
+        await self._tasks.cancel()
 
     # -- the front --------------------------------------------------------------------------------
 
@@ -109,7 +107,7 @@ class Relaying:
 
     async def _on_piece(self, message: Msg) -> None:
         # In a task: a client that reads slowly holds up nobody else's pieces.
-        self._spawn(self._take_piece(message))
+        self._tasks.spawn(self._take_piece(message))
 
     async def _take_piece(self, message: Msg) -> None:
         given = message.headers or {}
@@ -124,7 +122,7 @@ class Relaying:
     async def _on_exchange(self, message: Msg) -> None:
         head = msgspec.json.decode(message.data, type=Head)
         await self._bus.client.publish(message.reply, b"")
-        self._spawn(self._answer(head))
+        self._tasks.spawn(self._answer(head))
 
     async def _answer(self, head: Head) -> None:
         owned = self._owned[head.id] = _Owned(self._bus, head)
@@ -145,11 +143,6 @@ class Relaying:
     async def _on_gone(self, message: Msg) -> None:
         if owned := self._owned.get(message.data.decode()):
             owned.gone.set()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 class _Fronted:

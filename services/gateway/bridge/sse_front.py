@@ -7,18 +7,19 @@ import contextlib
 from urllib.parse import parse_qs, quote
 
 from libs.common.control.entries import Server
-from services.gateway.asgi import Scope
+from services.gateway.asgi import Gone, Scope
 from services.gateway.bridge.conversations import Conversation, Key, Outlet
-from services.gateway.bridge.exchange import Exchange, Gone
-from services.gateway.bridge.streams import Stream, event_of
+from services.gateway.bridge.exchange import Exchange
+from services.gateway.bridge.streams import Stream
 from services.gateway.connection import UpstreamFailed
 from services.gateway.metadata import path_of
+from services.gateway.sse import encoded
 from services.gateway.ticket import Caller
 
 PARAMETER = "sessionId"
 
 
-class SseSession(Outlet):
+class HostedSseSession(Outlet):
     """One client's session, which lives as long as its stream."""
 
     idle_since: float | None = None
@@ -54,7 +55,7 @@ class SseSession(Outlet):
 def session_of(scope: Scope) -> bytes:
     """The session that the query of a request names; empty if it names none."""
     query: bytes = scope.get("query_string", b"")
-    return parse_qs(query).get(PARAMETER.encode(), [b""])[0]
+    return parse_qs(query.decode("ascii", "replace")).get(PARAMETER, [""])[0].encode()
 
 
 def endpoint(server: str, session: bytes) -> bytes:
@@ -62,10 +63,10 @@ def endpoint(server: str, session: bytes) -> bytes:
     return f"{path_of(server, sse=True)}?{PARAMETER}={quote(session.decode())}".encode()
 
 
-async def stream(exchange: Exchange, session: SseSession) -> None:
+async def stream(exchange: Exchange, session: HostedSseSession) -> None:
     """Answer a GET with the stream of `session`, until either side ends it."""
     await exchange.open_events()
-    await exchange.event(event_of(endpoint(exchange.server, session.id), event=b"endpoint"))
+    await exchange.event(encoded(endpoint(exchange.server, session.id), event=b"endpoint"))
     with contextlib.suppress(Gone):
         await exchange.while_there(_events(exchange, session.stream))
 
@@ -76,5 +77,5 @@ async def _events(exchange: Exchange, stream: Stream) -> None:
             if item is None:
                 await exchange.keep_alive()
             else:
-                await exchange.event(event_of(item.data))
+                await exchange.event(encoded(item.data))
     await exchange.end()

@@ -1,16 +1,13 @@
 """Events on their way to a client: in order, bounded, and kept for a while for a client that comes back."""
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
-KEEP_ALIVE = 15.0  # seconds of silence after which a comment is due
-KEEP_ALIVE_COMMENT = b": keep-alive\n\n"
+SILENCE = 15.0  # seconds of silence after which a comment is due
 REPLAY = 256 * 1024  # bytes of read messages that a stream keeps for a reader that comes back
-
-_LINE = re.compile(rb"\r\n|\n|\r")
+OVERHEAD = 128  # bytes that a message costs beside its own
 
 
 class Item(NamedTuple):
@@ -36,6 +33,11 @@ class Stream:
         self._changed = asyncio.Event()
 
     @property
+    def size(self) -> int:
+        """Bytes that it holds, read or not."""
+        return self._unread + self._kept
+
+    @property
     def attached(self) -> bool:
         """Whether somebody reads it and more can come."""
         return self.reading and not self.ended
@@ -48,12 +50,13 @@ class Stream:
         """Add a message. One alone may be of any size; what follows an overflow is lost."""
         if self.ended:
             return
-        if self._unread and self._unread + len(data) > self._backlog:
+        size = _size(data)
+        if self._unread and self._unread + size > self._backlog:
             self.overflown = True
             self.end()
             return
         self._count += 1
-        self._unread += len(data)
+        self._unread += size
         self._items.append(Item(self._count, data, status))
         self.ended = last
         self._changed.set()
@@ -74,7 +77,7 @@ class Stream:
         self._changed.set()
         try:
             while self._readers == me:
-                item = next((item for item in self._items if item.number > position), None)
+                item = self._after(position)
                 if item is not None:
                     position = item.number
                     self._mark_read(item)
@@ -87,30 +90,29 @@ class Stream:
             if self._readers == me:
                 self.reading = False
 
+    def _after(self, position: int) -> Item | None:
+        index = max(0, position - (self._count - len(self._items)))  # they are numbered without gaps
+        return self._items[index] if index < len(self._items) else None
+
     def _mark_read(self, item: Item) -> None:
         if item.number <= self._read:
             return
         self._read = item.number
-        self._unread -= len(item.data)
-        self._kept += len(item.data)
+        self._unread -= _size(item.data)
+        self._kept += _size(item.data)
         while self._kept > REPLAY and self._items[0].number < item.number:
-            self._kept -= len(self._items.popleft().data)
+            self._kept -= _size(self._items.popleft().data)
 
     async def _change(self) -> bool:
         """Wait for something to happen; False if nothing did for long."""
         self._changed.clear()
         try:
-            async with asyncio.timeout(KEEP_ALIVE):
+            async with asyncio.timeout(SILENCE):
                 await self._changed.wait()
         except TimeoutError:
             return False
         return True
 
 
-def event_of(data: bytes, *, id: bytes = b"", event: bytes = b"message") -> bytes:
-    """`data` as a server-sent event (WHATWG HTML, 9.2). Line breaks are white space in JSON."""
-    lines = [b"event: " + event]
-    if id:
-        lines.append(b"id: " + id)
-    lines += [b"data: " + line for line in _LINE.split(data)]
-    return b"\n".join([*lines, b"", b""])
+def _size(data: bytes) -> int:
+    return len(data) + OVERHEAD

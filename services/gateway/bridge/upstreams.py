@@ -10,22 +10,33 @@ from typing import NamedTuple, Protocol, TypeAlias
 from libs.common.clock import elapsed
 from libs.common.control.entries import Server
 from libs.common.control.tables import Tables
+from libs.common.lifecycle import Tasks
 from libs.common.tokens import Claims
 from services.gateway import messages
 from services.gateway.bridge.openers import SESSIONS, Opener, Reaching
+from services.gateway.connection import UpstreamFailed
 from services.gateway.credentials import Opened
 from services.gateway.envelope import Envelope
 from services.gateway.eras.held import prefix_of
 from services.gateway.eras.legacy_over_modern import LegacyOverModern
 from services.gateway.eras.modern_over_legacy import ModernOverLegacy
-from services.gateway.eras.translation import text
-from services.gateway.ladder import Call, Decision
-from services.gateway.links.eras import Eras, Spoken
+from services.gateway.ladder import Call, Decision, way
 from services.gateway.links.modern import ModernEndpoint
 from services.gateway.links.parameters import Parameters
-from services.gateway.links.port import Emit, Endpoint, Era, OnClosed, OnFailed, Reached, Session
+from services.gateway.links.port import (
+    Check,
+    Emit,
+    Endpoint,
+    Era,
+    OnClosed,
+    OnFailed,
+    Reached,
+    Session,
+    always,
+)
 from services.gateway.links.processes import Processes
 from services.gateway.links.route import Route
+from services.gateway.links.spoken_eras import Spoken, SpokenEras
 from services.gateway.pool import Pools
 from services.gateway.ticket import Caller
 
@@ -65,7 +76,7 @@ class _Routed(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class _Shared:
+class _HeldEndpoint:
     """An endpoint that one caller's requests to one server share."""
 
     claims: Claims
@@ -78,12 +89,6 @@ class _Shared:
     outdated: bool = False
 
 
-def way(server: Server) -> tuple[object, ...]:
-    """What of a server decides how it is reached. Another way is another upstream."""
-    environment = tuple(sorted(server.environment.items()))
-    return server.transport, server.url, tuple(server.command), environment, server.processes, server.auth
-
-
 class Upstreams:
     """The upstreams of this replica, each in the eras that it speaks."""
 
@@ -91,23 +96,37 @@ class Upstreams:
         self,
         pools: Pools,
         tables: Tables,
-        eras: Eras,
+        eras: SpokenEras,
         processes: Processes,
         *,
         decide: Callable[[Claims, Call], Decision],
+        admit: Callable[[Claims, Call], Decision],
         replica: Callable[[], str],
     ) -> None:
-        """`decide` decides by the log as it is known, lease or not; `replica` names this one."""
-        self._pools, self._tables, self._eras, self._processes = pools, tables, eras, processes
-        self._decide, self._replica = decide, replica
-        self._parameters: dict[tuple[str, str], Parameters] = {}
-        self._endpoints: dict[tuple[object, ...], _Shared] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        """`decide` decides by the log as it is known, lease or not, `admit` only with one.
 
-    def route(self, server: Server, credential: Opened) -> Route:
+        `replica` names this one.
+        """
+        self._pools, self._tables, self._eras, self._processes = pools, tables, eras, processes
+        self._decide, self._admit, self._replica = decide, admit, replica
+        self._parameters: dict[tuple[str, str], Parameters] = {}
+        self._endpoints: dict[tuple[object, ...], _HeldEndpoint] = {}
+        self._closing = Tasks()
+
+    def route(self, server: Server, credential: Opened, standing: Check = always) -> Route:
         """The way to an upstream over HTTP."""
         saw = self._eras.watcher(server.slug, server.url)
-        return replace(Route.to(server, self._pools, credential), saw=saw)
+        return replace(Route.to(server, self._pools, credential), saw=saw, standing=standing)
+
+    def _standing(self, caller: Caller, server: Server) -> Check:
+        """For what keeps a session of `caller` going, between the requests that are decided one by one."""
+
+        def check() -> None:
+            decision = self._admit(caller.claims, Call(server.slug))
+            if not decision.allowed:
+                raise UpstreamFailed(decision.reason, decision.detail)
+
+        return check
 
     async def spoken(self, server: Server, credential: Opened) -> Spoken:
         """What an upstream over Streamable HTTP speaks. Raises `UpstreamFailed` if it cannot be found out."""
@@ -126,18 +145,19 @@ class Upstreams:
     ) -> Link:
         """A session of one client's own, native where the upstream has any. Raises `UpstreamFailed`."""
         server = _server_of(decision)
-        callbacks = on_message, on_closed, on_failed
+        callbacks, standing = (on_message, on_closed, on_failed), self._standing(caller, server)
         if server.transport == "stdio":
             reached = await self._reach(caller, decision, credential, "legacy")
             if reached.open:
                 return Link(reached.open(*callbacks), _nothing)
             assert reached.endpoint
-            return Link(LegacyOverModern(reached.endpoint, *callbacks, name=server.name), _nothing)
+            session = LegacyOverModern(reached.endpoint, *callbacks, name=server.name, check=standing)
+            return Link(session, _nothing)
         if server.transport == "streamable_http" and await self.spoken(server, credential) == "modern":
             endpoint = self._modern(server, credential)
-            session = LegacyOverModern(endpoint, *callbacks, name=server.name)
+            session = LegacyOverModern(endpoint, *callbacks, name=server.name, check=standing)
             return Link(session, self._renewing(endpoint))
-        native = SESSIONS[server.transport](self.route(server, credential), *callbacks)
+        native = SESSIONS[server.transport](self.route(server, credential, standing), *callbacks)
         return Link(native, self._renewing(native))
 
     def holder(self, envelope: Envelope | None) -> str:
@@ -145,7 +165,7 @@ class Upstreams:
         if envelope is None or b"requestState" not in envelope.params:
             return ""
         try:
-            state = text(messages.members(envelope.params).get("requestState"))
+            state = messages.text(messages.members(envelope.params).get("requestState"))
         except messages.NotAMessage:
             return ""
         ours, _, replica = prefix_of(state).rpartition(".")
@@ -185,18 +205,18 @@ class Upstreams:
 
         `key` is that of `credential`; empty for none. Raises `UpstreamFailed`.
         """
-        decision = Decision(True, "allowed", "", 0, "", server, None, key)
         if server.transport == "stdio":
-            reached = await self._reach(NOBODY, decision, credential, "modern")
-            if reached.endpoint:
-                async with _closing(reached.endpoint) as endpoint:
+            async with self._processes.question(server.slug, key, credential) as reach:
+                made = (await reach()).endpoint or ModernOverLegacy(partial(Reaching, reach), self._prefix)
+                async with _closing(made) as endpoint:
                     yield endpoint
-                return
+            return
+        decision = Decision(True, "allowed", "", 0, "", server, None, key)
         made, _ = await self._make(NOBODY, decision, credential)
         async with _closing(made) as endpoint:
             yield endpoint
 
-    def _shared_for(self, caller: Caller, decision: Decision) -> _Shared:
+    def _shared_for(self, caller: Caller, decision: Decision) -> _HeldEndpoint:
         server, claims = _server_of(decision), caller.claims
         key: tuple[object, ...] = (server.slug, claims.subject, claims.grant, decision.credential)
         if server.transport == "stdio" and decision.credential:  # it stands in the process's environment
@@ -205,19 +225,25 @@ class Upstreams:
         if shared is None or way(shared.server) != way(server):
             if shared:
                 self._outdate(key, shared)
-            shared = self._endpoints[key] = _Shared(claims, server)
+            shared = self._endpoints[key] = _HeldEndpoint(claims, server)
         return shared
 
     async def _make(self, caller: Caller, decision: Decision, credential: Opened) -> tuple[Endpoint, Renew]:
         server = _server_of(decision)
         if server.transport == "stdio":
             reach = partial(self._reach, caller, decision, credential, "modern")
-            return ModernOverLegacy(partial(Reaching, reach), f"{HELD}.{self._replica()}"), _nothing
+            return ModernOverLegacy(partial(Reaching, reach), self._prefix), _nothing
         if server.transport == "streamable_http" and await self.spoken(server, credential) != "legacy":
             endpoint = self._modern(server, credential)
             return endpoint, self._renewing(endpoint)
-        opener = Opener(self.route(server, credential), SESSIONS[server.transport])
-        return ModernOverLegacy(opener, f"{HELD}.{self._replica()}"), self._renewing(opener)
+        standing = always if caller is NOBODY else self._standing(caller, server)
+        opener = Opener(self.route(server, credential, standing), SESSIONS[server.transport])
+        return ModernOverLegacy(opener, self._prefix), self._renewing(opener)
+
+    @property
+    def _prefix(self) -> str:
+        """Of the `requestState` of calls that this replica holds."""
+        return f"{HELD}.{self._replica()}"
 
     async def _reach(self, caller: Caller, decision: Decision, credential: Opened, client: Era) -> Reached:
         slug, user = _server_of(decision).slug, caller.claims.subject
@@ -230,7 +256,7 @@ class Upstreams:
     def _renewing(self, routed: _Routed) -> Renew:
         def renew(decision: Decision, credential: Opened) -> None:
             if routed.route.credential is not credential:
-                routed.route = self.route(_server_of(decision), credential)
+                routed.route = self.route(_server_of(decision), credential, routed.route.standing)
 
         return renew
 
@@ -250,24 +276,22 @@ class Upstreams:
             if not shared.users and shared.used < limit and getattr(shared.endpoint, "idle", True):
                 self._outdate(key, shared)
 
-    def _outdate(self, key: tuple[object, ...], shared: _Shared) -> None:
+    def _outdate(self, key: tuple[object, ...], shared: _HeldEndpoint) -> None:
         self._endpoints.pop(key, None)
         shared.outdated = True
         if not shared.users:
             self._let_go(shared)
 
-    def _let_go(self, shared: _Shared) -> None:
+    def _let_go(self, shared: _HeldEndpoint) -> None:
         if shared.endpoint:
-            task = asyncio.ensure_future(shared.endpoint.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._closing.spawn(shared.endpoint.close())
 
     async def stop(self) -> None:
         """Close everything, whoever uses it."""
         for key, shared in list(self._endpoints.items()):
             shared.users = 0
             self._outdate(key, shared)
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._closing.join()
 
 
 @asynccontextmanager

@@ -8,12 +8,13 @@ from libs.common.lifecycle import cancel
 from libs.common.tokens import Claims
 from services.gateway.bridge.gate import Gate
 from services.gateway.bridge.governed import Governor
-from services.gateway.bridge.hosting import Whole
+from services.gateway.bridge.host import Whole
 from services.gateway.bridge.relaying import Relaying
 from services.gateway.bridge.upstreams import Upstreams
 from services.gateway.ladder import Call, Decision
-from services.gateway.links.eras import Eras
 from services.gateway.links.processes import Processes
+from services.gateway.links.spoken_eras import SpokenEras
+from services.gateway.review import Review
 from services.gateway.ticket import Shared
 
 SWEEP = 1.0  # seconds
@@ -27,7 +28,7 @@ class Bridge:
         self,
         shared: Shared,
         bus: Bus,
-        eras: Eras,
+        eras: SpokenEras,
         processes: Processes,
         *,
         decide: Callable[[Claims, Call], Decision],
@@ -41,9 +42,9 @@ class Bridge:
             return shared.journal.replica
 
         self._idle = shared.settings.gateway_session_idle
-        self._complete, self._review_owed = complete, False
+        self.review = Review(complete, self._review)
         self.upstreams = Upstreams(
-            shared.pools, shared.tables, eras, processes, decide=decide, replica=replica
+            shared.pools, shared.tables, eras, processes, decide=decide, admit=shared.decide, replica=replica
         )
         self.governor = Governor(shared, self.upstreams)
         self._relaying = Relaying(bus, shared.tables, replica)
@@ -69,14 +70,8 @@ class Bridge:
         await self.gate.host.stop()
         await self.upstreams.stop()
 
-    def review(self, key: str, _: bytes | None, __: int) -> None:
+    def _review(self, _: str) -> None:
         """End what goes another way now."""
-        if not self._complete():
-            self._review_owed = True  # what is still to be read may let it be
-            return
-        if key.startswith("replica.") and not self._review_owed:
-            return
-        self._review_owed = False
         self.upstreams.review()
         self.gate.host.review()
 

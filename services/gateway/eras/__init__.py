@@ -11,8 +11,8 @@
     listening.py           the session's `subscriptions/listen` stream, kept open
 
     modern_over_legacy.py  an `Endpoint` for modern clients, on legacy `Session`s
-    pool.py                those sessions: opened on demand, shared, bounded, closed when idle
-    conversation.py        one of them, from `initialize` to its end
+    session_pool.py        those sessions: opened on demand, shared, bounded, closed when idle
+    legacy_session.py      one of them, from `initialize` to its end
     calls.py               a request that runs in one
     inquiries.py           what the server asks in one, and the call that may be asked
     hearing.py             who hears of changes in one

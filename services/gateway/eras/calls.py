@@ -49,6 +49,7 @@ class Call:
         self.sending: asyncio.Task[None] | None = None
         self._on_over = on_over
         self._questions: dict[str, Question] = {}
+        self._asked = 0
         self._news = asyncio.Event()
 
     async def turn(self) -> None:
@@ -63,7 +64,8 @@ class Call:
         return {key: question for key, question in self._questions.items() if question.open}
 
     def ask(self, question: Question) -> None:
-        self._questions[str(len(self._questions) + 1)] = question
+        self._asked += 1
+        self._questions = self.questions | {str(self._asked): question}
         self._news.set()
 
     def end(self, response: bytes = b"", failure: UpstreamFailed | None = None) -> None:

@@ -3,10 +3,6 @@
 import msgspec
 
 from services.gateway.eras.translation import (
-    LEGACY,
-    META_SERVER,
-    MODERN,
-    TASKS,
     inner,
     modern_result,
     raw,
@@ -14,6 +10,9 @@ from services.gateway.eras.translation import (
     without,
 )
 from services.gateway.messages import joined, members
+from services.gateway.protocol import LEGACY, META_SERVER, MODERN, PREFIX
+
+TASKS = PREFIX + "tasks"  # the extension of 2026-07-28
 
 
 def negotiated(requested: str) -> str:

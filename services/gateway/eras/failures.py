@@ -11,15 +11,8 @@ import msgspec
 from services.gateway import messages
 from services.gateway.connection import UpstreamFailed
 from services.gateway.messages import Message, NotAMessage
+from services.gateway.protocol import INTERNAL_ERROR, INVALID_PARAMS, RESOURCE_NOT_FOUND
 
-INVALID_REQUEST = -32600
-METHOD_NOT_FOUND = -32601
-INVALID_PARAMS = -32602
-INTERNAL_ERROR = -32603
-RESOURCE_NOT_FOUND = -32002  # 2025-11-25, server/resources "Error Handling"; -32602 since 2026-07-28
-URL_ELICITATION_REQUIRED = -32042  # 2025-11-25 only, client/elicitation
-MISSING_CAPABILITY = -32021
-UNSUPPORTED_VERSION = -32022
 # Lockgate's own, outside of the range that JSON-RPC reserves (see refusals.py).
 INPUT_TIMED_OUT = -31408
 INPUT_DECLINED = -31499
@@ -57,21 +50,13 @@ def as_upstream_failed(error: UpstreamFailed | NotAMessage) -> UpstreamFailed:
     return UpstreamFailed("upstream_bad_answer", f"its answer cannot be read: {error}")
 
 
-def code_of(error: bytes) -> int:
-    """The code of a raw error object; 0 if it has none that is an integer."""
-    try:
-        return msgspec.json.decode(messages.members(error).get("code", b"0"), type=int)
-    except (msgspec.DecodeError, NotAMessage):
-        return 0
-
-
 def legacy_error(method: str, error: bytes) -> bytes:
     """The raw error object that a legacy client gets for a modern one.
 
     A resource that is not found is -32602 with its `uri` as data (2026-07-28, server/resources "Error
     Handling"); other errors with that code stay what they are.
     """
-    if method == "resources/read" and code_of(error) == INVALID_PARAMS and _names_uri(error):
+    if method == "resources/read" and messages.code_of(error) == INVALID_PARAMS and _names_uri(error):
         return messages.with_member(error, "code", b"%d" % RESOURCE_NOT_FOUND)
     return error
 
@@ -81,7 +66,7 @@ def modern_error(error: bytes) -> bytes:
 
     A code from what is now the specification's range would be misread, so it moves into the data.
     """
-    code = code_of(error)
+    code = messages.code_of(error)
     if code == RESOURCE_NOT_FOUND:
         return messages.with_member(error, "code", b"%d" % INVALID_PARAMS)
     if -32099 <= code <= -32020:

@@ -17,7 +17,7 @@ from services.gateway.eras.subscriptions import (
 from services.gateway.links.port import Check, Emit
 from services.gateway.messages import Message
 
-MOST_EARLY = 1000  # different notifications before the acknowledgement
+MOST_EARLY, EARLY_BYTES = 1000, 1024 * 1024  # of different notifications before the acknowledgement
 
 Request = Callable[[str, Any, Check], Awaitable[Message]]
 
@@ -29,6 +29,7 @@ class Hearer:
         self.filter = Filter()
         self._id, self._emit = id, emit
         self._early: dict[bytes, None] | None = {}  # what came before; twice is told once
+        self._early_bytes = 0
         self._failure: UpstreamFailed | None = None
         self._ended = asyncio.Event()
 
@@ -42,7 +43,8 @@ class Hearer:
         told = with_subscription(notification, self._id)
         if self._early is None:
             self._emit(told)
-        elif len(self._early) < MOST_EARLY:
+        elif len(self._early) < MOST_EARLY and self._early_bytes + len(told) <= EARLY_BYTES:
+            self._early_bytes += len(told) if told not in self._early else 0
             self._early[told] = None
 
     def end(self, failure: UpstreamFailed) -> None:
@@ -108,4 +110,7 @@ class Hearing:
     def _forget(self, uri: str) -> bool:
         """One less wants `uri`; whether nobody is left."""
         self._subscribed[uri] -= 1
-        return not self._subscribed[uri]
+        if self._subscribed[uri]:
+            return False
+        del self._subscribed[uri]
+        return True

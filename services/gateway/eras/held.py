@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from services.gateway.connection import UpstreamFailed
 from services.gateway.eras.calls import Call
-from services.gateway.eras.conversation import Conversation
+from services.gateway.eras.legacy_session import LegacySession
 
 
 def prefix_of(state: str) -> str:
@@ -21,9 +21,9 @@ def prefix_of(state: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Asking:
-    """A call, the conversation in which it runs, and the digest of the request that it is for."""
+    """A call, the session in which it runs, and the digest of the request that it is for."""
 
-    conversation: Conversation
+    session: LegacySession
     call: Call
     digest: bytes
 

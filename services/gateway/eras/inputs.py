@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from services.gateway import messages
 from services.gateway.eras import failures
-from services.gateway.eras.translation import RETRY, elements, inner, meta_of, raw, text, with_meta, without
-from services.gateway.messages import Members, NotAMessage, joined, members
+from services.gateway.eras.translation import RETRY, elements, inner, meta_of, raw, with_meta, without
+from services.gateway.messages import Members, NotAMessage, joined, members, text
+from services.gateway.protocol import INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_CAPABILITY
 
 # What may be asked -> the capability that a client declares for it.
 CAPABILITIES = {
@@ -38,14 +38,12 @@ def refuse_undeclared(method: str, params: bytes, capabilities: bytes) -> None:
     name = CAPABILITIES.get(method)
     declared = members(capabilities)
     if name is None or name not in declared:
-        raise failures.failed(failures.METHOD_NOT_FOUND, f"the client does not support {method}")
+        raise failures.failed(METHOD_NOT_FOUND, f"the client does not support {method}")
     if name == "elicitation":
         modes = inner(declared, name)
         mode = _mode(params)
         if not (mode in modes or (mode == "form" and "url" not in modes)):
-            raise failures.failed(
-                failures.INVALID_PARAMS, f"the client does not support elicitation by {mode}"
-            )
+            raise failures.failed(INVALID_PARAMS, f"the client does not support elicitation by {mode}")
 
 
 def _mode(params: bytes) -> str:
@@ -104,7 +102,7 @@ def answers_of(params: bytes) -> Members:
             members(answer)
     except NotAMessage:
         detail = '"inputResponses" must be an object of objects'
-        raise failures.failed(failures.INVALID_PARAMS, detail) from None
+        raise failures.failed(INVALID_PARAMS, detail) from None
     return answers
 
 
@@ -129,7 +127,7 @@ def required_urls(error: bytes, capabilities: bytes) -> bytes:
     if "url" not in inner(members(capabilities), "elicitation"):
         needed: dict[str, Any] = {"requiredCapabilities": {"elicitation": {"url": {}}}}
         detail = "the server needs the user to open a URL first, which this client does not support"
-        raise failures.failed(failures.MISSING_CAPABILITY, detail, needed)
+        raise failures.failed(MISSING_CAPABILITY, detail, needed)
     return input_required(questions)
 
 
@@ -142,8 +140,3 @@ def subject_digest(method: str, params: bytes) -> bytes:
     decoded = json.loads(subject, parse_int=lambda digits: ["integer", digits])  # of any length
     canonical = json.dumps([method, decoded], sort_keys=True)
     return hashlib.sha256(canonical.encode()).digest()
-
-
-def cancelled(id: bytes, reason: str) -> bytes:
-    """The notification that the request `id` (raw JSON) is cancelled."""
-    return messages.notification("notifications/cancelled", {"requestId": msgspec.Raw(id), "reason": reason})

@@ -5,8 +5,9 @@ from services.gateway.eras import failures, inputs
 from services.gateway.eras.calls import Call, Question
 from services.gateway.links.port import Emit
 from services.gateway.messages import Message
+from services.gateway.protocol import INTERNAL_ERROR
 
-MOST_OPEN = 64  # questions of one call
+MOST_OPEN, OPEN_BYTES = 64, 16 * 1024 * 1024  # of questions of one call
 MOST_UNCLAIMED = 8  # questions outside of any call
 
 
@@ -42,10 +43,16 @@ class Inquiries:
         question = Question(request.id, request.method, request.params)
         if not self.asked:
             self._keep(question, "it belongs to no request, so the client cannot be asked")
-        elif len(self.asked.questions) < MOST_OPEN:
+        elif self._has_room(self.asked, question):
             self.asked.ask(question)
         else:
-            self._refuse(question, f"{MOST_OPEN} questions are open already")
+            self._refuse(question, f"{MOST_OPEN} questions, or {OPEN_BYTES} bytes of them, are open already")
+
+    @staticmethod
+    def _has_room(call: Call, question: Question) -> bool:
+        open_ones = call.questions.values()
+        size = len(question.params) + sum(len(each.params) for each in open_ones)
+        return len(open_ones) < MOST_OPEN and size <= OPEN_BYTES
 
     def withdraw(self, id: bytes) -> None:
         """The server does not want to know any more. `id` is raw JSON."""
@@ -74,4 +81,4 @@ class Inquiries:
 
     def _refuse(self, question: Question, reason: str) -> None:
         question.open = False
-        self._say(failures.failed(failures.INTERNAL_ERROR, reason).response(question.id))
+        self._say(failures.failed(INTERNAL_ERROR, reason).response(question.id))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from libs.common.lifecycle import cancel
+from libs.common.lifecycle import Tasks, cancel
 from services.gateway import messages
 from services.gateway.connection import UpstreamFailed
 from services.gateway.eras import discovery, failures, inputs, translation
@@ -20,9 +20,10 @@ from services.gateway.eras.failures import RequestFailed
 from services.gateway.eras.listening import Listening
 from services.gateway.eras.questions import Questions
 from services.gateway.eras.subscriptions import Filter, announced_lists
-from services.gateway.eras.translation import Identity, inner, text
+from services.gateway.eras.translation import Identity, inner
 from services.gateway.links.port import Check, Emit, Endpoint, OnClosed, OnFailed, always
-from services.gateway.messages import Message, NotAMessage, members
+from services.gateway.messages import Message, NotAMessage, members, text
+from services.gateway.protocol import CANCELLED, INVALID_PARAMS, INVALID_REQUEST, LEVELS
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +81,7 @@ class LegacyOverModern:
         self._log_level = ""
         self._ids = itertools.count(1)
         self._running: dict[bytes, asyncio.Task[None]] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Tasks()
         self._questions = Questions(on_message, self._limits.answer)
         self._listening = Listening(endpoint, self._listen_request, on_message, check)
         self._closed = False
@@ -113,15 +114,16 @@ class LegacyOverModern:
     async def close(self) -> None:
         """End everything: requests that run are cancelled upstream."""
         self._closed = True
-        for task in [*self._running.values(), *self._background]:
+        for task in [*self._running.values()]:
             await cancel(task)
+        await self._background.cancel()
         await self._listening.close()
         await self._endpoint.close()
 
     # -- what the client sends --------------------------------------------------------------------
 
     async def _notified(self, raw: bytes, notification: Message, check: Check) -> None:
-        if notification.method == "notifications/cancelled":
+        if notification.method == CANCELLED:
             task = self._running.get(bytes(members(notification.params).get("requestId", b"")))
             if task:
                 task.cancel()
@@ -136,15 +138,13 @@ class LegacyOverModern:
         if not lists:
             return
         check()
-        task = asyncio.create_task(self._listening.listen(lists, check), name="listening")
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._background.spawn(self._listening.listen(lists, check), "listening")
 
     async def _requested(self, work: _Work) -> None:
         """Returns when the request was sent upstream, or answered here. Raises `UpstreamFailed`."""
         id = work.message.id
         if id in self._running:
-            in_use = failures.failed(failures.INVALID_REQUEST, "a request with this id still runs")
+            in_use = failures.failed(INVALID_REQUEST, "a request with this id still runs")
             self._on_message(in_use.response(id))
             return
         if len(self._running) >= self._limits.requests:
@@ -196,7 +196,7 @@ class LegacyOverModern:
         method = work.message.method
         translation.refuse_untranslatable(method, "legacy")
         if self._identity is None and method not in {"initialize", "ping"}:
-            raise failures.failed(failures.INVALID_REQUEST, "send initialize first")
+            raise failures.failed(INVALID_REQUEST, "send initialize first")
         return await self._answers.get(method, self._forward)(work)
 
     # -- what is answered here --------------------------------------------------------------------
@@ -222,8 +222,8 @@ class LegacyOverModern:
 
     async def _set_level(self, work: _Work) -> bytes:
         level = text(members(work.message.params).get("level"))
-        if level not in translation.LEVELS:
-            raise failures.failed(failures.INVALID_PARAMS, f"no log level: {level[:40]!r}")
+        if level not in LEVELS:
+            raise failures.failed(INVALID_PARAMS, f"no log level: {level[:40]!r}")
         self._log_level = level
         return messages.result(work.message.id, {})
 
@@ -283,5 +283,5 @@ def _ignore(raw: bytes) -> None:
 def _uri(request: Message) -> str:
     uri = text(members(request.params).get("uri"))
     if not uri:
-        raise failures.failed(failures.INVALID_PARAMS, f'{request.method} needs a "uri" in its params')
+        raise failures.failed(INVALID_PARAMS, f'{request.method} needs a "uri" in its params')
     return uri

@@ -18,6 +18,7 @@ from services.gateway.eras.failures import RequestFailed
 from services.gateway.eras.subscriptions import Filter, changes, filter_of, without_subscription
 from services.gateway.links.port import Check, Emit, Endpoint, always
 from services.gateway.messages import Message, NotAMessage, members
+from services.gateway.protocol import ACKNOWLEDGED, INVALID_PARAMS, METHOD_NOT_FOUND
 
 log = structlog.get_logger(__name__)
 
@@ -51,9 +52,8 @@ class Listening:
                 await self._replace(self._wanted, check)
         except UpstreamFailed:
             self._listen_again()
-        except (
-            Exception
-        ) as error:  # it tells none, whatever its capabilities say, or this client may not listen
+        except Exception as error:
+            # It tells none, whatever its capabilities say, or this client may not listen.
             log.info("not_listening", error=repr(error))
 
     async def subscribe(self, uri: str, check: Check) -> None:
@@ -62,12 +62,10 @@ class Listening:
             wanted = self._wanted._replace(uris=self._wanted.uris | {uri})
             if len(wanted.uris) > MOST_URIS:
                 detail = f"a session may subscribe to {MOST_URIS} resources"
-                raise failures.failed(failures.INVALID_PARAMS, detail)
+                raise failures.failed(INVALID_PARAMS, detail)
             honoured = await self._replace(wanted, check)
             if uri not in honoured.uris:
-                raise failures.failed(
-                    failures.METHOD_NOT_FOUND, f"the server tells no changes of {uri[:200]!r}"
-                )
+                raise failures.failed(METHOD_NOT_FOUND, f"the server tells no changes of {uri[:200]!r}")
 
     async def unsubscribe(self, uri: str, check: Check) -> None:
         """Listen to a resource no longer. Raises `RequestFailed`, `UpstreamFailed`."""
@@ -170,7 +168,7 @@ class _Stream:
             return
 
     def _take(self, raw: bytes, notification: Message) -> None:
-        if notification.method == "notifications/subscriptions/acknowledged":
+        if notification.method == ACKNOWLEDGED:
             self.honoured = filter_of(bytes(members(notification.params).get("notifications", b"")))
             self.opened = elapsed()
             if not self._acknowledged.done():

@@ -11,25 +11,30 @@ from services.gateway import messages
 from services.gateway.connection import UpstreamFailed
 from services.gateway.eras import discovery, failures, inputs, translation
 from services.gateway.eras.calls import Ear
-from services.gateway.eras.conversation import Conversation
 from services.gateway.eras.failures import RequestFailed
 from services.gateway.eras.hearing import Hearer
 from services.gateway.eras.held import Asking, Held
-from services.gateway.eras.pool import Pool, SessionLimits
+from services.gateway.eras.legacy_session import LegacySession
+from services.gateway.eras.session_pool import SessionLimits, SessionPool
 from services.gateway.eras.subscriptions import Filter, filter_of
 from services.gateway.eras.translation import (
+    Identity,
+    meta_of,
+)
+from services.gateway.links.port import Check, Emit, OpenSession
+from services.gateway.messages import Message, NotAMessage, members, text
+from services.gateway.protocol import (
+    CANCELLED,
+    INVALID_PARAMS,
     LEVELS,
     META_CAPABILITIES,
     META_INFO,
     META_LOG_LEVEL,
     META_VERSION,
     MODERN,
-    Identity,
-    meta_of,
-    text,
+    UNSUPPORTED_VERSION,
+    URL_ELICITATION_REQUIRED,
 )
-from services.gateway.links.port import Check, Emit, OpenSession
-from services.gateway.messages import Message, NotAMessage, members
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class ModernOverLegacy:
 
     def __init__(self, open: OpenSession, prefix: str, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
-        self._pool = Pool(open, self._limits.sessions)
+        self._pool = SessionPool(open, self._limits.sessions)
         self._held = Held(prefix, self._limits.held, self._limits.lifetime, self._expired)
         self._count = 0
 
@@ -94,9 +99,9 @@ class ModernOverLegacy:
         A request is cancelled by cancelling its task, not by `notifications/cancelled`, which names an id
         that several clients may have used. Raises `UpstreamFailed`.
         """
-        conversations = self._pool.conversations
-        if conversations and messages.read(message).method != "notifications/cancelled":
-            await conversations[-1].notify(message, check)
+        sessions = self._pool.sessions
+        if sessions and messages.read(message).method != CANCELLED:
+            await sessions[-1].notify(message, check)
 
     async def close(self) -> None:
         """End all sessions, and with them what runs."""
@@ -124,52 +129,52 @@ class ModernOverLegacy:
         to_ask = method in inputs.MAY_ASK and inputs.may_be_asked(work.identity.capabilities)
         digest = inputs.subject_digest(method, params) if to_ask else b""
         work.check()
-        conversation = await self._pool.take(work.identity, to_ask=to_ask)
+        session = await self._pool.take(work.identity, to_ask=to_ask)
         try:
             if work.ear.level:
-                await conversation.want_level(work.ear.level)
-            call = conversation.begin(
+                await session.want_level(work.ear.level)
+            call = session.begin(
                 work.raw,
                 work.ear,
                 work.check,
                 to_ask=to_ask,
-                on_over=lambda: self._pool.give_back(conversation, to_ask=to_ask),
+                on_over=lambda: self._pool.give_back(session, to_ask=to_ask),
             )
         except BaseException:
-            self._pool.give_back(conversation, to_ask=to_ask)
+            self._pool.give_back(session, to_ask=to_ask)
             raise
-        return await self._turn(Asking(conversation, call, digest), work)
+        return await self._turn(Asking(session, call, digest), work)
 
     async def _turn(self, asking: Asking, work: _Work) -> bytes:
         """The response of the call, or what it asks (2026-07-28, basic/patterns/mrtr)."""
-        conversation, call = asking.conversation, asking.call
+        session, call = asking.session, asking.call
         call.ear = work.ear
         try:
             await call.turn()
         except BaseException:
-            conversation.cancel(call, "the client cancelled the request")
+            session.cancel(call, "the client cancelled the request")
             raise
         finally:
             call.ear = None
         if call.over:
-            conversation.inquiries.settle(call)
+            session.inquiries.settle(call)
             if call.failure:
                 raise call.failure
-            return self._response(call.response, conversation, work)
+            return self._response(call.response, session, work)
         return self._ask(asking, work)
 
-    def _response(self, response: bytes, conversation: Conversation, work: _Work) -> bytes:
+    def _response(self, response: bytes, session: LegacySession, work: _Work) -> bytes:
         method, error = work.message.method, failures.error_of(messages.read(response))
-        if failures.code_of(error) == failures.URL_ELICITATION_REQUIRED and method in inputs.MAY_ASK:
+        if messages.code_of(error) == URL_ELICITATION_REQUIRED and method in inputs.MAY_ASK:
             result = inputs.required_urls(error, work.identity.capabilities)
             return messages.result(work.message.id, msgspec.Raw(result))
-        return translation.modern_response(response, work.message.id, method, conversation.server_info)
+        return translation.modern_response(response, work.message.id, method, session.server_info)
 
     def _ask(self, asking: Asking, work: _Work) -> bytes:
         try:
             state = self._held.hold(asking)
         except UpstreamFailed as failure:
-            asking.conversation.cancel(asking.call, failure.detail)
+            asking.session.cancel(asking.call, failure.detail)
             raise
         questions = {key: msgspec.Raw(each.encoded()) for key, each in asking.call.questions.items()}
         return messages.result(work.message.id, msgspec.Raw(inputs.input_required(questions, state)))
@@ -181,10 +186,10 @@ class ModernOverLegacy:
             detail = (
                 "no call waits for this requestState: it is used, its time is over, or the gateway restarted"
             )
-            raise failures.failed(failures.INVALID_PARAMS, detail)
+            raise failures.failed(INVALID_PARAMS, detail)
         if asking.digest != inputs.subject_digest(work.message.method, work.message.params):
             detail = "the requestState is for another request"
-            raise failures.failed(failures.INVALID_PARAMS, detail)
+            raise failures.failed(INVALID_PARAMS, detail)
         answers = inputs.answers_of(work.message.params)
         work.check()
         self._held.release(state)
@@ -192,47 +197,47 @@ class ModernOverLegacy:
         try:
             for key, question in asking.call.questions.items():
                 if key in answers:
-                    await asking.conversation.answer(question, bytes(answers[key]), work.check)
+                    await asking.session.answer(question, bytes(answers[key]), work.check)
         except BaseException:
-            asking.conversation.cancel(asking.call, "the client's answer could not be delivered")
+            asking.session.cancel(asking.call, "the client's answer could not be delivered")
             raise
         return await self._turn(asking, work)
 
     def _expired(self, asking: Asking) -> None:
-        asking.conversation.cancel(asking.call, "the client did not answer what was asked in time")
+        asking.session.cancel(asking.call, "the client did not answer what was asked in time")
 
     # -- what is answered here --------------------------------------------------------------------
 
     async def _discover(self, work: _Work) -> bytes:
         """2026-07-28, server/discover, from what the server said when the session began."""
         work.check()
-        conversation = await self._pool.take(work.identity, to_ask=False)
-        self._pool.give_back(conversation, to_ask=False)
-        result = discovery.discover_result(conversation.initialized)
+        session = await self._pool.take(work.identity, to_ask=False)
+        self._pool.give_back(session, to_ask=False)
+        result = discovery.discover_result(session.initialized)
         return messages.result(work.message.id, msgspec.Raw(result))
 
     async def _listen(self, work: _Work) -> bytes:
         """2026-07-28, basic/patterns/subscriptions. It ends when it is cancelled or the session is lost."""
         wanted = self._filter(work.message)
         work.check()
-        conversation = await self._pool.take(work.identity, to_ask=False)
+        session = await self._pool.take(work.identity, to_ask=False)
         hearer = Hearer(work.message.id, work.ear.emit)
         try:
-            await conversation.hearing.join(hearer, wanted, conversation.capabilities, work.check)
+            await session.hearing.join(hearer, wanted, session.capabilities, work.check)
             hearer.acknowledge()
             raise await hearer.ended()
         finally:
-            conversation.leave(hearer)
-            self._pool.give_back(conversation, to_ask=False)
+            session.leave(hearer)
+            self._pool.give_back(session, to_ask=False)
 
     def _filter(self, request: Message) -> Filter:
         try:
             wanted = filter_of(bytes(members(request.params).get("notifications", b"")))
         except NotAMessage as error:
-            raise failures.failed(failures.INVALID_PARAMS, f"no filter: {error}") from error
+            raise failures.failed(INVALID_PARAMS, f"no filter: {error}") from error
         if len(wanted.uris) > self._limits.uris:
             detail = f"a subscription may name {self._limits.uris} resources"
-            raise failures.failed(failures.INVALID_PARAMS, detail)
+            raise failures.failed(INVALID_PARAMS, detail)
         return wanted
 
 
@@ -244,12 +249,12 @@ def _work(raw: bytes, request: Message, emit: Emit, check: Check) -> _Work:
         version = text(meta[META_VERSION])
     except (KeyError, NotAMessage):
         detail = f"each request needs {META_VERSION} and {META_CAPABILITIES} in its _meta"
-        raise failures.failed(failures.INVALID_PARAMS, detail) from None
+        raise failures.failed(INVALID_PARAMS, detail) from None
     if version != MODERN:
         data = {"supported": [MODERN], "requested": version}
-        raise failures.failed(failures.UNSUPPORTED_VERSION, "unsupported protocol version", data)
+        raise failures.failed(UNSUPPORTED_VERSION, "unsupported protocol version", data)
     level = text(meta.get(META_LOG_LEVEL))
     if META_LOG_LEVEL in meta and level not in LEVELS:
-        raise failures.failed(failures.INVALID_PARAMS, f"no log level: {level[:40]!r}")
+        raise failures.failed(INVALID_PARAMS, f"no log level: {level[:40]!r}")
     identity = Identity(bytes(meta[META_CAPABILITIES]), bytes(meta.get(META_INFO, b"")))
     return _Work(raw, request, identity, Ear(emit, bytes(meta.get("progressToken", b"")), level), check)

@@ -6,11 +6,12 @@ from uuid import uuid4
 
 import msgspec
 
+from services.gateway import messages
 from services.gateway.connection import UpstreamFailed
 from services.gateway.eras import failures, inputs
-from services.gateway.eras.translation import raw, text
+from services.gateway.eras.translation import raw
 from services.gateway.links.port import Emit
-from services.gateway.messages import Members, Message, members
+from services.gateway.messages import Members, Message, members, text
 
 MOST_OPEN = 64  # questions of one request
 
@@ -66,4 +67,4 @@ class Questions:
         answer = self._open.pop(id, None)
         if answer is not None:
             answer.cancel()
-            self._on_message(inputs.cancelled(id, "the request that it was asked for is over"))
+            self._on_message(messages.cancelled(id, "the request that it was asked for is over"))

@@ -9,17 +9,18 @@ from typing import Any, NamedTuple
 import msgspec
 
 from services.gateway import messages
-from services.gateway.eras.translation import META_SUBSCRIPTION, inner, text, with_meta, without
-from services.gateway.messages import Members, Message, NotAMessage, joined, members
+from services.gateway.eras.translation import inner, with_meta, without
+from services.gateway.messages import Members, Message, NotAMessage, joined, members, text
+from services.gateway.protocol import ACKNOWLEDGED, LIST_CHANGES, META_SUBSCRIPTION
 
-# A filter's member in subscriptions/listen -> the capability that stands for it, and its notification.
-LISTS = {
-    "toolsListChanged": ("tools", "notifications/tools/list_changed"),
-    "promptsListChanged": ("prompts", "notifications/prompts/list_changed"),
-    "resourcesListChanged": ("resources", "notifications/resources/list_changed"),
-}
 UPDATED = "notifications/resources/updated"
-CHANGES = {UPDATED, *(method for _, method in LISTS.values())}
+CHANGES = {UPDATED, *LIST_CHANGES.values()}
+# A filter's member in subscriptions/listen -> the capability that stands for it.
+_CAPABILITIES = {
+    "toolsListChanged": "tools",
+    "promptsListChanged": "prompts",
+    "resourcesListChanged": "resources",
+}
 
 
 class Filter(NamedTuple):
@@ -38,16 +39,16 @@ class Filter(NamedTuple):
         if notification.method == UPDATED:
             uri = text(members(notification.params).get("uri"))
             return any(uri.startswith(wanted) for wanted in self.uris)
-        return any(LISTS[name][1] == notification.method for name in self.lists)
+        return any(LIST_CHANGES[name] == notification.method for name in self.lists)
 
 
 def filter_of(encoded: bytes) -> Filter:
     """The filter of a request or of an acknowledgement. Raises `NotAMessage`."""
     parts = members(encoded)
-    lists = frozenset(name for name in LISTS if bytes(parts.get(name, b"")) == b"true")
+    lists = frozenset(name for name in LIST_CHANGES if bytes(parts.get(name, b"")) == b"true")
     try:
         uris = msgspec.json.decode(parts.get("resourceSubscriptions", b"[]"), type=list[str] | None)
-    except msgspec.DecodeError as error:
+    except messages.UNREADABLE as error:
         raise NotAMessage(f"resourceSubscriptions: {error}") from error
     return Filter(lists, frozenset(uris or ()))
 
@@ -57,7 +58,7 @@ def announced_lists(capabilities: bytes) -> frozenset[str]:
     parts = members(capabilities)
     return frozenset(
         name
-        for name, (capability, _) in LISTS.items()
+        for name, capability in _CAPABILITIES.items()
         if bytes(inner(parts, capability).get("listChanged", b"")) == b"true"
     )
 
@@ -65,7 +66,7 @@ def announced_lists(capabilities: bytes) -> frozenset[str]:
 def possible_lists(capabilities: bytes) -> frozenset[str]:
     """The same for all lists that the server has: the official SDK tells more than it announces."""
     parts = members(capabilities)
-    return frozenset(name for name, (capability, _) in LISTS.items() if capability in parts)
+    return frozenset(name for name, capability in _CAPABILITIES.items() if capability in parts)
 
 
 def with_subscription(notification: bytes, id: bytes) -> bytes:
@@ -88,10 +89,10 @@ def _with_meta_member(notification: bytes, added: Members) -> bytes:
 def acknowledgement(id: bytes, honoured: Filter) -> bytes:
     """The first message of the subscription `id`."""
     params = {"_meta": {META_SUBSCRIPTION: msgspec.Raw(id)}, "notifications": honoured.encoded()}
-    return messages.notification("notifications/subscriptions/acknowledged", params)
+    return messages.notification(ACKNOWLEDGED, params)
 
 
 def changes(missed: Filter) -> list[bytes]:
     """The notifications that everything `missed` may have changed."""
-    lists = [messages.notification(LISTS[name][1]) for name in sorted(missed.lists)]
+    lists = [messages.notification(LIST_CHANGES[name]) for name in sorted(missed.lists)]
     return lists + [messages.notification(UPDATED, {"uri": uri}) for uri in sorted(missed.uris)]

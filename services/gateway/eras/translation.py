@@ -11,27 +11,22 @@ import msgspec
 
 from services.gateway.eras import failures
 from services.gateway.links.port import Era
-from services.gateway.messages import Members, NotAMessage, joined, members
-
-MODERN = "2026-07-28"
-LEGACY = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
-
-PREFIX = "io.modelcontextprotocol/"
-META_VERSION = PREFIX + "protocolVersion"
-META_CAPABILITIES = PREFIX + "clientCapabilities"
-META_INFO = PREFIX + "clientInfo"
-META_LOG_LEVEL = PREFIX + "logLevel"
-META_SUBSCRIPTION = PREFIX + "subscriptionId"
-META_SERVER = PREFIX + "serverInfo"
-TASKS = PREFIX + "tasks"
+from services.gateway.messages import UNREADABLE, Members, NotAMessage, joined, members, text
+from services.gateway.protocol import (
+    META_CAPABILITIES,
+    META_INFO,
+    META_LOG_LEVEL,
+    META_SERVER,
+    META_VERSION,
+    METHOD_NOT_FOUND,
+    MODERN,
+)
 
 # server/utilities/caching "Cacheable Results"
 CACHEABLE = {
     *("server/discover", "tools/list", "prompts/list"),
     *("resources/list", "resources/templates/list", "resources/read"),
 }
-# From most to least verbose (server/utilities/logging "Log Levels").
-LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 _LEGACY_ONLY = {"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"}
 _MODERN_ONLY = {"server/discover", "subscriptions/listen"}
@@ -55,14 +50,6 @@ def raw(value: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
-def text(value: bytes | None) -> str:
-    """The text of a raw JSON string; empty for anything else."""
-    try:
-        return msgspec.json.decode(value, type=str) if value else ""
-    except msgspec.DecodeError:
-        return ""
-
-
 def inner(parts: Members, name: str) -> Members:
     """The members of the object `name` in `parts`; of nothing and of null, none. Raises `NotAMessage`."""
     value = bytes(parts.get(name, b""))
@@ -73,7 +60,7 @@ def elements(array: bytes) -> list[msgspec.Raw]:
     """The elements of a JSON array. Raises `NotAMessage`."""
     try:
         return msgspec.json.decode(array, type=list[msgspec.Raw])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise NotAMessage(str(error)) from error
 
 
@@ -95,15 +82,13 @@ def refuse_untranslatable(method: str, speaks: Era) -> None:
     """Raise `RequestFailed` for a method that has no counterpart for a client of this era."""
     if method.startswith("tasks/"):
         detail = "tasks of MCP 2025-11-25 and of 2026-07-28 are two different designs"
-        raise failures.failed(
-            failures.METHOD_NOT_FOUND, f"{method} cannot be translated for this server: {detail}"
-        )
+        raise failures.failed(METHOD_NOT_FOUND, f"{method} cannot be translated for this server: {detail}")
     if speaks == "modern" and method in _LEGACY_ONLY:
         detail = f"{method} is not part of MCP {MODERN}, which this client speaks"
-        raise failures.failed(failures.METHOD_NOT_FOUND, detail)
+        raise failures.failed(METHOD_NOT_FOUND, detail)
     if speaks == "legacy" and method in _MODERN_ONLY:
         detail = f"{method} is part of MCP {MODERN} only, and this session speaks an earlier revision"
-        raise failures.failed(failures.METHOD_NOT_FOUND, detail)
+        raise failures.failed(METHOD_NOT_FOUND, detail)
 
 
 # -- requests --------------------------------------------------------------------------------------

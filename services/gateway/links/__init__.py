@@ -10,7 +10,7 @@ Over HTTP:
     modern.py           Endpoint over Streamable HTTP (2026-07-28)
     parameters.py       the headers that mirror a tool's parameters there (pure)
     events.py           messages out of event streams and bodies
-    eras.py             which eras an upstream speaks: learned in passing, or by asking
+    spoken_eras.py      which eras an upstream speaks: learned in passing, or by asking
 
 Over the standard streams of child processes:
 
@@ -22,7 +22,7 @@ Over the standard streams of child processes:
     tail.py             the last lines of its standard error
     stdio.py            messages over its streams
     handshake.py        which era it speaks
-    shared.py           many sessions over one process of a legacy revision
+    sharing.py          many sessions over one process of a legacy revision
     shared_session.py   one of those sessions
     shared_endpoint.py  many callers over one process of the modern revision
     renaming.py         what names a request beside its id, where several callers share a pipe (pure)

@@ -9,7 +9,6 @@ import msgspec
 
 from services.gateway import messages
 from services.gateway.connection import UpstreamFailed
-from services.gateway.relay import is_event_stream
 from services.gateway.sse import Splitter, TooLong, data_of
 from services.gateway.upstream import Response
 
@@ -29,7 +28,7 @@ class Event:
 
 async def events(response: Response, limit: int) -> AsyncGenerator[Event, None]:
     """The events of an answer as they come, each of at most `limit` bytes. Raises `UpstreamFailed`."""
-    if not is_event_stream(response):
+    if not response.is_event_stream:
         raise UpstreamFailed("upstream_bad_answer", "it answered with something else than JSON or events")
     splitter = Splitter(limit)
     async for chunk in response.chunks():
@@ -59,7 +58,7 @@ def messages_in(data: bytes) -> list[bytes]:
         found = [bytes(raw) for raw in _array(data)] if data.lstrip()[:1] == b"[" else [data]
         for message in found:
             messages.read(message)
-    except (messages.NotAMessage, msgspec.DecodeError, RecursionError) as error:
+    except (messages.NotAMessage, *messages.UNREADABLE) as error:
         raise UpstreamFailed(
             "upstream_bad_answer", f"it sent what is no JSON-RPC message: {error}"
         ) from error

@@ -7,26 +7,22 @@ may still be fetching what they run, and answer both in the end. The first that 
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from services.gateway import messages
 from services.gateway.connection import UpstreamFailed
-from services.gateway.links.eras import METHOD_NOT_FOUND, MODERN
 from services.gateway.links.port import Era, always
 from services.gateway.links.stdio import Pipe
 from services.gateway.messages import Message
+from services.gateway.protocol import LEGACY, LOCKGATE, METHOD_NOT_FOUND, MODERN, OWN_META
 
-LEGACY = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")  # in order
-META = "io.modelcontextprotocol/"
 PATIENCE = 3.0  # seconds
 
 # Ids of our questions; whoever takes the pipe over begins with a later one.
 _IDS: dict[Era, bytes] = {"modern": b"1", "legacy": b"2"}
 FIRST_ID = 3
-
-_CLIENT = {"name": "lockgate", "version": "1"}
 
 
 class Greeted(NamedTuple):
@@ -120,11 +116,9 @@ def answer_for_nobody(request: Message) -> bytes:
 
 def _question(era: Era) -> bytes:
     if era == "legacy":
-        params: dict[str, Any] = {"protocolVersion": LEGACY[-1], "capabilities": {}, "clientInfo": _CLIENT}
+        params = {"protocolVersion": LEGACY[-1], "capabilities": {}, "clientInfo": LOCKGATE}
         return messages.request(_IDS[era], "initialize", params)
-    meta = {"protocolVersion": MODERN, "clientCapabilities": {}, "clientInfo": _CLIENT}
-    params = {"_meta": {META + name: value for name, value in meta.items()}}
-    return messages.request(_IDS[era], "server/discover", params)
+    return messages.request(_IDS[era], "server/discover", {"_meta": OWN_META})
 
 
 class _Discovered(msgspec.Struct):
@@ -141,5 +135,5 @@ def _accepted(era: Era, result: bytes) -> bool:
         if era == "legacy":
             return msgspec.json.decode(result, type=_Initialized).version != MODERN
         return MODERN in msgspec.json.decode(result, type=_Discovered).supported
-    except msgspec.DecodeError:
+    except messages.UNREADABLE:
         return False

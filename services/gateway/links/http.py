@@ -19,8 +19,9 @@ from services.gateway import messages
 from services.gateway.connection import Header, UpstreamFailed
 from services.gateway.links.events import addressed, answers, events, messages_in
 from services.gateway.links.port import Check, Emit, OnClosed, OnFailed, always
-from services.gateway.links.route import EVENTS, JSON_OR_EVENTS, Route, is_json, is_success, refused
+from services.gateway.links.route import EVENTS, JSON_OR_EVENTS, Route, refused
 from services.gateway.messages import Message
+from services.gateway.protocol import CANCELLED, METHOD_NOT_FOUND
 from services.gateway.upstream import Response
 
 log = structlog.get_logger(__name__)
@@ -30,7 +31,6 @@ GRACE = 10.0  # seconds for the answer to a request that was cancelled
 RESUMPTIONS = 5  # attempts in a row, without an event between them, to resume the stream of a request
 LONGEST_WAIT = 30.0  # seconds between two attempts, if the upstream does not ask for more
 GOODBYE = 5.0  # seconds for the upstream to end the session
-METHOD_NOT_FOUND = -32601
 
 _VERSION = re.compile(rb"[!-~]{1,40}")
 
@@ -86,7 +86,7 @@ class HttpSession:
         if read.method == "notifications/initialized":
             listening = _Stream()
             self._begin(self._listen(listening), listening)
-        elif read.method == "notifications/cancelled":
+        elif read.method == CANCELLED:
             self._cancelled(read)
 
     async def close(self) -> None:
@@ -162,10 +162,10 @@ class HttpSession:
 
     async def _taken(self, response: Response, read: Message, stream: _Stream) -> bool:
         """Look at the head; whether messages follow. Raises `UpstreamFailed` when it was not accepted."""
-        if not is_success(response):
+        if not response.is_success:
             await self._refused(response, read, stream)
         elif read.kind != "request":
-            if response.status == 202 or is_json(response):
+            if response.status == 202 or response.is_json:
                 await response.read(self.route.message_limit)  # nothing of interest; frees the connection
         elif response.status == 202:
             raise UpstreamFailed("upstream_bad_answer", "it accepted a request without answering it")
@@ -189,7 +189,7 @@ class HttpSession:
 
     async def _deliver(self, response: Response, stream: _Stream) -> None:
         """Pass on what comes until the stream ends. Raises `UpstreamFailed` when it breaks."""
-        if is_json(response):
+        if response.is_json:
             for message in messages_in(await self.route.json(response)):
                 self._message(message, stream)
             return
@@ -268,12 +268,12 @@ class HttpSession:
     async def _get(self, stream: _Stream) -> bool:
         """Open a stream with GET, after the last event that came of it; whether the upstream offers that."""
         after = [(b"last-event-id", stream.last_event)] if stream.last_event else []
-        async with self._answer(b"GET", [EVENTS, *after]) as response:
+        async with self._answer(b"GET", [EVENTS, *after], check=self.route.standing) as response:
             if response.status == 404 and self._session:
                 raise self._lost()
             if 400 <= response.status < 500 and response.status != 429:
                 return False
-            if not is_success(response):
+            if not response.is_success:
                 raise refused(response.status)
             await self._deliver(response, stream)
             return True
@@ -281,8 +281,8 @@ class HttpSession:
 
 def _code(error: bytes) -> int:
     """The code of a JSON-RPC error response; 0 for nothing."""
-    with suppress(messages.NotAMessage, ValueError):
-        return int(messages.members(messages.read(error).error).get("code", b"0"))
+    with suppress(messages.NotAMessage):
+        return messages.code_of(messages.read(error).error)
     return 0
 
 

@@ -14,8 +14,8 @@ from services.gateway.links.backoff import Backoff
 from services.gateway.links.handshake import Handshake
 from services.gateway.links.port import Era
 from services.gateway.links.process import Program, again
-from services.gateway.links.shared import Sharing
 from services.gateway.links.shared_endpoint import Serving
+from services.gateway.links.sharing import Sharing
 from services.gateway.links.stdio import Pipe
 
 log = structlog.get_logger(__name__)
@@ -24,7 +24,8 @@ log = structlog.get_logger(__name__)
 class Key(NamedTuple):
     """What a process is of. `owner` is the user whose it is, empty for everybody's; `configuration` a digest
     of what the administrator set; `version` that of the credential; `session` numbers those of one session.
-    `client` is the era that it was asked for first.
+    `client` is the era that it was asked for first. `question` numbers those that run while their server is
+    off, because an administrator asks what it offers.
     """
 
     slug: str
@@ -34,6 +35,7 @@ class Key(NamedTuple):
     version: int = 0
     client: Era = "modern"
     session: int = 0
+    question: int = 0
 
 
 @dataclass(frozen=True)

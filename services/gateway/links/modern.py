@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 
-import msgspec
 import structlog
 
 from services.gateway import messages
@@ -16,13 +15,13 @@ from services.gateway.connection import Header, UpstreamFailed
 from services.gateway.links.events import Event, addressed, answers, events
 from services.gateway.links.parameters import Parameters, encode_header
 from services.gateway.links.port import Check, Emit
-from services.gateway.links.route import JSON_OR_EVENTS, Route, is_json, is_success, refused
+from services.gateway.links.route import JSON_OR_EVENTS, Route, refused
 from services.gateway.messages import Message
-from services.gateway.upstream import Exchange, Response
+from services.gateway.protocol import META_VERSION
+from services.gateway.upstream import Response, UpstreamExchange
 
 log = structlog.get_logger(__name__)
 
-META_VERSION = "io.modelcontextprotocol/protocolVersion"
 # The parameter that `Mcp-Name` mirrors; those of tasks are an extension's.
 NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"} | {
     f"tasks/{verb}": "taskId" for verb in ("get", "update", "cancel")
@@ -39,15 +38,15 @@ class ModernEndpoint:
     def __init__(self, route: Route, parameters: Parameters | None = None) -> None:
         self.route = route
         self._parameters = parameters or Parameters()
-        self._running: set[Exchange] = set()
+        self._running: set[UpstreamExchange] = set()
         self._over: UpstreamFailed | None = None
 
     async def request(self, message: bytes, emit: Emit, check: Check) -> bytes:
         read = messages.read(message)
         async with self._post(message, read, check) as response:
-            if not is_success(response):
+            if not response.is_success:
                 answer = await self._refused(response, read)
-            elif is_json(response):
+            elif response.is_json:
                 answer = _answer(await self.route.json(response), read.id)
             else:
                 answer = await self._streamed(response, read.id, emit)
@@ -56,9 +55,9 @@ class ModernEndpoint:
 
     async def notify(self, message: bytes, check: Check) -> None:
         async with self._post(message, messages.read(message), check) as response:
-            if not is_success(response):
+            if not response.is_success:
                 raise refused(response.status)
-            if response.status == 202 or is_json(response):
+            if response.status == 202 or response.is_json:
                 await response.read(self.route.message_limit)  # nothing of interest; frees the connection
 
     async def close(self) -> None:
@@ -126,8 +125,8 @@ def _text(value: bytes, *path: str) -> str:
     try:
         for name in path:
             value = bytes(messages.members(value).get(name, b""))
-        return msgspec.json.decode(value, type=str) if value else ""
-    except (messages.NotAMessage, msgspec.DecodeError):
+        return messages.text(value)
+    except messages.NotAMessage:
         return ""
 
 

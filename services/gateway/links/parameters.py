@@ -65,7 +65,7 @@ class Parameters:
         """Remember the tools of a `tools/list` result."""
         try:
             listed = _tools(result).tools
-        except (msgspec.DecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return
         for tool in listed:
             self._known.pop(tool.name, None)

@@ -5,17 +5,18 @@ when nobody uses them, and at once when the log no longer has them as they are.
 import asyncio
 import hashlib
 import shutil
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from libs.common.bus import Bus
 from libs.common.control.entries import ORGANIZATION, Server
 from libs.common.control.tables import Tables
-from libs.common.lifecycle import cancel
+from libs.common.lifecycle import Tasks, cancel
 from libs.common.requests import LIST_PROCESSES, ListProcesses, ProcessList
 from services.gateway.connection import UpstreamFailed
 from services.gateway.credentials import Opened
@@ -23,10 +24,11 @@ from services.gateway.links.backoff import Backoff
 from services.gateway.links.instance import Instance, Key, Timeouts
 from services.gateway.links.port import Emit, Era, OnClosed, OnFailed, Reached
 from services.gateway.links.process import Limits, Program
-from services.gateway.links.shared import Sharing
 from services.gateway.links.shared_endpoint import SharedEndpoint
 from services.gateway.links.shared_session import SharedSession
+from services.gateway.links.sharing import Sharing
 from services.gateway.links.stdio import PipeSession
+from services.gateway.review import Review
 from services.gateway.settings import GatewaySettings
 
 DIRECTORY = "stdio-servers"  # in the data directory; holds the working directories
@@ -40,6 +42,7 @@ CHANGED = "its process was ended, because the server or its credential changed"
 IDLE = "its process was stopped, because nobody used it"
 CLOSED = "the session was closed"
 STOPPING = "the gateway is stopping"
+ANSWERED = "the question is answered for which it was started"
 
 
 class Processes:
@@ -47,16 +50,17 @@ class Processes:
 
     def __init__(self, settings: GatewaySettings, tables: Tables, complete: Callable[[], bool]) -> None:
         """`complete`: all of the log is known."""
-        self._settings, self._tables, self._complete = settings, tables, complete
+        self._settings, self._tables = settings, tables
+        self.review = Review(complete, self._review, {"server", "credential", "org", "user"})
         self._timeouts = Timeouts(settings.gateway_stdio_start_timeout, write=30.0)
         self._instances: dict[Key, Instance] = {}
         self._backoffs: dict[Key, Backoff] = {}
         # (slug, configuration, era of the client): what is known to speak to it in the legacy era.
         self._legacy: set[tuple[str, str, Era]] = set()
-        self._sessions = count(1)
-        self._review_owed = self._stopping = False
+        self._sessions, self._questions = count(1), count(1)
+        self._stopping = False
         self._sweeper: asyncio.Task[None] | None = None
-        self._ends: set[asyncio.Task[None]] = set()
+        self._ends = Tasks()
 
     async def start(self) -> None:
         for leftover in self._directory.glob("*/session-*"):
@@ -68,9 +72,8 @@ class Processes:
         self._stopping = True
         await cancel(self._sweeper)
         for instance in self._instances.values():
-            self._later(instance.stop(_ended(STOPPING)))
-        while self._ends:
-            await asyncio.wait(self._ends)
+            self._ends.spawn(instance.stop(_ended(STOPPING)))
+        await self._ends.join()
 
     async def serve(self, bus: Bus, replica: str) -> None:
         """Tell administrators what runs at `replica`, which is this one."""
@@ -87,14 +90,18 @@ class Processes:
 
     # -- reaching a server --------------------------------------------------------------------------
 
-    async def reach(self, slug: str, user: str, credential: str, opened: Opened, client: Era) -> Reached:
+    async def reach(
+        self, slug: str, user: str, credential: str, opened: Opened, client: Era, *, question: int = 0
+    ) -> Reached:
         """The server `slug` for `user`, whose client speaks `client`. Raises `UpstreamFailed`.
 
-        `credential` is the key of the credential to use (ladder.Decision), `opened` what it holds.
+        `credential` is the key of the credential to use (ladder.Decision), `opened` what it holds. `question`
+        is the number of an administrator's (see there).
         """
-        server = self._server(slug)
-        own = server.processes == "session"
-        key = self._key(server, user, credential, opened)._replace(client=client if own else "modern")
+        server = self._server(slug, question)
+        own = server.processes == "session" and not question
+        key = self._key(server, user, credential, opened, question)
+        key = key._replace(client=client if own else "modern")
         known = (slug, key.configuration, key.client)
         if own and known in self._legacy:
             return Reached("legacy", open=self._opener(key, server, opened))
@@ -104,26 +111,48 @@ class Processes:
             return Reached("modern", endpoint=SharedEndpoint(speaker))
         self._legacy.add(known)
         if own:
-            self._later(instance.stop(_ended(IDLE)))  # it was started only to find that out
+            self._ends.spawn(instance.stop(_ended(IDLE)))  # it was started only to find that out
             return Reached("legacy", open=self._opener(key, server, opened))
         return Reached("legacy", open=lambda got, end, _: SharedSession(speaker, user, got, end))
 
-    def _server(self, slug: str) -> Server:
+    @asynccontextmanager
+    async def question(
+        self, slug: str, credential: str, opened: Opened
+    ) -> AsyncIterator[Callable[[], Awaitable[Reached]]]:
+        """How to reach the server `slug` for an administrator who asks what it offers.
+
+        The command of a server that is off runs until this is left, for nobody else.
+        """
+        server = self._tables.servers.get(slug)
+        number = 0 if server and server.enabled else next(self._questions)
+        earlier = [i for i in self._instances.values() if i.key.slug == slug and i.key.question]
+        for instance in [i for i in earlier if not i.live]:  # administrators see the newest only
+            self._forget(instance.key)
+        try:
+            yield partial(self.reach, slug, "", credential, opened, "modern", question=number)
+        finally:
+            for instance in [i for i in self._instances.values() if number and i.key.question == number]:
+                self._ends.spawn(instance.stop(_ended(ANSWERED)))
+
+    def _server(self, slug: str, question: int) -> Server:
         if self._settings.gateway_stdio == "off":
             detail = "this gateway runs no commands; LOCKGATE_GATEWAY_STDIO=on would let it"
             raise UpstreamFailed("stdio_disabled", detail)
         if self._stopping:
             raise _ended(STOPPING)
         server = self._tables.servers.get(slug)
-        if server is None or not server.enabled:
+        if server is None or not (server.enabled or question):
             raise UpstreamFailed("server_disabled", "it is off")
+        if not self._tables.org.enabled:
+            raise UpstreamFailed("organization_disabled", "everything is switched off")
         return server
 
-    def _key(self, server: Server, user: str, credential: str, opened: Opened) -> Key:
+    def _key(self, server: Server, user: str, credential: str, opened: Opened, question: int) -> Key:
         """Of the process that serves `user`. Raises `UpstreamFailed` where what was decided has changed."""
         everybody = server.processes == "shared" and credential in {"", f"{server.slug}.{ORGANIZATION}"}
         owner = "" if everybody else user
-        key = Key(server.slug, owner, configuration_of(server), credential, opened.version)
+        configuration = configuration_of(server)
+        key = Key(server.slug, owner, configuration, credential, opened.version, question=question)
         if not self._stands(key):
             raise UpstreamFailed("credential_unavailable", "its credential changed meanwhile")
         return key
@@ -155,7 +184,7 @@ class Processes:
         if instance is None or not instance.live:
             self._make_room(key.owner)
         if instance is None:
-            backoff = self._backoffs.setdefault(key._replace(session=0), Backoff())
+            backoff = self._backoffs.setdefault(key._replace(session=0, question=0), Backoff())
             program = self._program(key, server, opened)
             instance = Instance(key, program, self._timeouts, backoff, alone=key.session > 0)
             self._instances[key] = instance
@@ -194,28 +223,22 @@ class Processes:
                 continue
             if not idle:
                 raise UpstreamFailed("upstream_busy", f"all {limit} processes that may run are in use")
-            self._later(max(idle, key=lambda instance: instance.idle).stop(_ended(IDLE)))
+            self._ends.spawn(max(idle, key=lambda instance: instance.idle).stop(_ended(IDLE)))
 
     # -- ending them --------------------------------------------------------------------------------
 
-    def review(self, key: str, _: bytes | None, __: int) -> None:
-        """A follower's callback: kill what the log no longer has as it is."""
-        if not self._complete():
-            self._review_owed = True  # what is still to be read may allow it
-            return
-        if key.partition(".")[0] not in {"server", "credential", "org", "user"} and not self._review_owed:
-            return
-        self._review_owed = False
+    def _review(self, key: str) -> None:
+        """Kill what the log no longer has as it is."""
         self._legacy = {known for known in self._legacy if key != f"server.{known[0]}"}
         for instance in [i for i in self._instances.values() if not self._stands(i.key)]:
             instance.kill(_ended(CHANGED))
-            self._later(instance.gone())
+            self._ends.spawn(instance.gone())
             self._forget(instance.key)
 
     def _stands(self, key: Key) -> bool:
         """Whether the log has everything as it was when `key` was made."""
         server, credential = self._tables.servers.get(key.slug), self._tables.credentials.get(key.credential)
-        if not self._tables.org.enabled or server is None or not server.enabled:
+        if not self._tables.org.enabled or server is None or not (server.enabled or key.question):
             return False
         if configuration_of(server) != key.configuration:
             return False
@@ -235,12 +258,7 @@ class Processes:
     def _forget(self, key: Key) -> None:
         self._instances.pop(key, None)
         if key.session:
-            self._later(asyncio.to_thread(shutil.rmtree, self._place(key), ignore_errors=True))
-
-    def _later(self, end: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(end, name="stdio-end")
-        self._ends.add(task)
-        task.add_done_callback(self._ends.discard)
+            self._ends.spawn(asyncio.to_thread(shutil.rmtree, self._place(key), ignore_errors=True))
 
     async def _sweep(self) -> None:
         """Stop what nobody uses any more."""
@@ -249,7 +267,7 @@ class Processes:
             for key, instance in list(self._instances.items()):
                 server, idle = self._tables.servers.get(key.slug), instance.idle
                 if instance.live and server and idle >= server.idle_stop:
-                    self._later(instance.stop(_ended(IDLE)))
+                    self._ends.spawn(instance.stop(_ended(IDLE)))
                 elif not instance.live and idle >= REPORTED_FOR:
                     self._forget(key)
             for key in [key for key, backoff in self._backoffs.items() if backoff.forgotten]:

@@ -7,8 +7,6 @@ import msgspec
 from services.gateway import messages
 from services.gateway.messages import Members
 
-SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
-LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 TOKEN = "progressToken"  # noqa: S105 (no secret: MCP, basic/utilities/progress)
 
 
@@ -45,12 +43,18 @@ def number(raw: bytes | msgspec.Raw) -> int | None:
 
 def text(part: bytes, name: str) -> str:
     """The member `name` of an object, if it is a string; else empty. Raises `NotAMessage`."""
-    value = bytes(messages.members(part).get(name, b""))
-    return str(msgspec.json.decode(value)) if value.startswith(b'"') else ""
+    return messages.text(messages.members(part).get(name))
 
 
 def same(one: bytes, other: bytes) -> bool:
     """Whether two ids are the same, however they are written."""
     if one.startswith(b'"') and other.startswith(b'"'):
-        return bool(msgspec.json.decode(one) == msgspec.json.decode(other))
+        return _string(one) == _string(other)
     return one == other
+
+
+def _string(raw: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(raw))
+    except messages.UNREADABLE as error:
+        raise messages.NotAMessage(str(error)) from error

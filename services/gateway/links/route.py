@@ -12,8 +12,7 @@ from services.gateway.connection import Header, UpstreamFailed
 from services.gateway.credentials import NONE, Opened
 from services.gateway.links.port import Check, Era, always
 from services.gateway.pool import Pools
-from services.gateway.relay import check_answer
-from services.gateway.upstream import Exchange, Response, Target, request_head, target_of
+from services.gateway.upstream import Response, Target, UpstreamExchange, request_head, target_of
 
 MESSAGE_LIMIT = 16 * 1024 * 1024  # bytes of one message from the upstream
 JSON_OR_EVENTS = (b"accept", b"application/json, text/event-stream")
@@ -21,14 +20,15 @@ EVENTS = (b"accept", b"text/event-stream")
 _AGENT = (b"user-agent", b"lockgate")
 
 # Told of an answer that shows which era the upstream speaks: the era it was asked in, the method, the HTTP
-# status, the message. See eras.py.
+# status, the message. See spoken_eras.py.
 Saw: TypeAlias = Callable[[Era, str, int, bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """How to reach one upstream. Timeouts are in seconds: to a connection, to the first byte of an answer,
-    between two of its bytes (event streams may be silent for ever)."""
+    between two of its bytes (event streams may be silent for ever). `standing` is the check for what is sent
+    on nobody's request, to go on listening."""
 
     url: str
     pools: Pools
@@ -39,6 +39,7 @@ class Route:
     idle_timeout: float = 60.0
     message_limit: int = MESSAGE_LIMIT
     saw: Saw = lambda *_: None
+    standing: Check = always
     target: Target = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,7 +69,7 @@ class Route:
         session: bytes = b"",
         extra: Sequence[Header] = (),
         lasting: bool = False,
-        running: "set[Exchange] | None" = None,
+        running: "set[UpstreamExchange] | None" = None,
     ) -> AsyncIterator[Response]:
         """The answer to one HTTP request, without the credential in it, until the block is left.
 
@@ -79,7 +80,7 @@ class Route:
         target = target or self.target
         sent = headers.upstream([_AGENT, *given], self.credential.headers, session, has_body=body is not None)
         head = request_head(method, target, [*sent, *extra], None if body is None else len(body))
-        exchange = Exchange(self.pools.pool(target.origin, self.slug), lasting=lasting)
+        exchange = UpstreamExchange(self.pools.pool(target.origin, self.slug), lasting=lasting)
         if running is not None:
             running.add(exchange)
         try:
@@ -91,7 +92,7 @@ class Route:
                 check,
                 idle_timeout=self.idle_timeout,
             )
-            check_answer(response)
+            response.check()
             if self.credential.redactor:
                 response.redact(self.credential.redactor)
             yield response
@@ -109,21 +110,13 @@ class Route:
 
     async def error_in(self, response: Response) -> bytes:
         """The JSON-RPC error in an answer that is no success; empty if there is none."""
-        if not is_json(response):
+        if not response.is_json:
             return b""
         body = await self.json(response)
         try:
             return body if messages.read(body).error else b""
         except messages.NotAMessage:
             return b""
-
-
-def is_json(response: Response) -> bool:
-    return response.header(b"content-type").lower().startswith(b"application/json")
-
-
-def is_success(response: Response) -> bool:
-    return 200 <= response.status < 300
 
 
 def refused(status: int) -> UpstreamFailed:

@@ -14,12 +14,12 @@ import msgspec
 from services.gateway import messages
 from services.gateway.connection import UpstreamFailed
 from services.gateway.links import renaming
-from services.gateway.links.eras import INVALID_PARAMS
 from services.gateway.links.handshake import FIRST_ID
 from services.gateway.links.port import Check, Emit
 from services.gateway.links.process import again
 from services.gateway.links.stdio import Pipe
 from services.gateway.messages import Message
+from services.gateway.protocol import CANCELLED, INVALID_PARAMS, META_LOG_LEVEL, META_SUBSCRIPTION
 
 
 @dataclass(eq=False)
@@ -72,7 +72,7 @@ class Serving:
         finally:
             del self._requests[name]
             if sent and not request.over:
-                self.pipe.offer(messages.notification("notifications/cancelled", {"requestId": name}))
+                self.pipe.offer(messages.notification(CANCELLED, {"requestId": name}))
             if not request.answer.cancel() and not request.answer.cancelled():
                 request.answer.exception()  # it has been raised, or there was another failure before it
 
@@ -93,8 +93,8 @@ class Serving:
         request = self._named(message.id)
         if request is None:
             return  # cancelled
-        if renaming.SUBSCRIPTION in renaming.meta_of(message.result):
-            raw = renaming.renamed(raw, "result", renaming.SUBSCRIPTION, request.id)
+        if META_SUBSCRIPTION in renaming.meta_of(message.result):
+            raw = renaming.renamed(raw, "result", META_SUBSCRIPTION, request.id)
         request.succeed(messages.with_id(raw, request.id))
 
     def _notify(self, raw: bytes, message: Message) -> None:
@@ -102,11 +102,11 @@ class Serving:
         if message.method == "notifications/progress":
             if (request := self._named(bytes(params.get(renaming.TOKEN, b"")))) and request.token:
                 request.emit(renaming.progress_named(raw, message.params, request.token))
-        elif message.method == "notifications/cancelled":
+        elif message.method == CANCELLED:
             self._torn_down(self._named(bytes(params.get("requestId", b""))))
-        elif subscription := renaming.meta_of(message.params).get(renaming.SUBSCRIPTION):
+        elif subscription := renaming.meta_of(message.params).get(META_SUBSCRIPTION):
             if request := self._named(bytes(subscription)):
-                request.emit(renaming.renamed(raw, "params", renaming.SUBSCRIPTION, request.id))
+                request.emit(renaming.renamed(raw, "params", META_SUBSCRIPTION, request.id))
         elif request := self._hearer():
             request.emit(raw)
         else:
@@ -115,7 +115,7 @@ class Serving:
     def _torn_down(self, request: Request | None) -> None:
         """The process ended a subscription; its answer, which says the same, may come or not."""
         if request and request.listens:
-            meta = {renaming.SUBSCRIPTION: msgspec.Raw(request.id)}
+            meta = {META_SUBSCRIPTION: msgspec.Raw(request.id)}
             request.succeed(messages.result(request.id, {"resultType": "complete", "_meta": meta}))
 
     def _named(self, name: bytes) -> Request | None:
@@ -141,7 +141,7 @@ class SharedEndpoint:
             raise _closed()
         read = messages.read(message)
         try:
-            logs = renaming.LOG_LEVEL in renaming.meta_of(read.params)
+            logs = META_LOG_LEVEL in renaming.meta_of(read.params)
         except messages.NotAMessage:
             return messages.error(read.id, INVALID_PARAMS, "params and _meta must be objects")
         request = Request(read.id, emit, logs, read.method == "subscriptions/listen")
@@ -153,7 +153,7 @@ class SharedEndpoint:
 
     async def notify(self, message: bytes, check: Check) -> None:
         """Cancellations are no notifications here: cancel the task that waits for the answer."""
-        if messages.read(message).method != "notifications/cancelled":
+        if messages.read(message).method != CANCELLED:
             await self._serving.pipe.send(message, check)
 
     async def close(self) -> None:

@@ -7,10 +7,10 @@ import msgspec
 from services.gateway import messages
 from services.gateway.connection import UpstreamFailed
 from services.gateway.links import renaming
-from services.gateway.links.eras import INVALID_PARAMS, METHOD_NOT_FOUND
 from services.gateway.links.port import Check, Emit, OnClosed
-from services.gateway.links.shared import LEVELS, Call, Sharing
+from services.gateway.links.sharing import Call, Sharing
 from services.gateway.messages import Message, NotAMessage
+from services.gateway.protocol import CANCELLED, INVALID_PARAMS, LEVELS, METHOD_NOT_FOUND
 
 INFO = LEVELS.index("info")
 MOST_KEPT = 1024  # subscriptions, or tasks, of one session
@@ -99,6 +99,9 @@ class SharedSession:
             case "tasks/list":
                 detail = "tasks/list: it would list the tasks of all sessions that share this connection"
                 return messages.error(read.id, METHOD_NOT_FOUND, detail)
+            case "tasks/get" | "tasks/result" | "tasks/cancel":
+                if not self._sharing.may_name(renaming.text(read.params, "taskId"), self.user):
+                    return messages.error(read.id, INVALID_PARAMS, "there is no such task")
             case "resources/subscribe" if len(self.subscriptions) >= MOST_KEPT:
                 return messages.error(read.id, INVALID_PARAMS, f"more than {MOST_KEPT} subscriptions")
             case "resources/unsubscribe":
@@ -110,7 +113,7 @@ class SharedSession:
     async def _notify(self, raw: bytes, read: Message, check: Check) -> None:
         if read.method in TO_NOBODY:
             return
-        if read.method != "notifications/cancelled":
+        if read.method != CANCELLED:
             await self._sharing.pipe.send(raw, check)
             return
         params = messages.members(read.params)

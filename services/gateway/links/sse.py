@@ -7,13 +7,17 @@ import asyncio
 import re
 from urllib.parse import urljoin
 
+import structlog
+
 from libs.common.control.entries import origin_of
 from libs.common.lifecycle import cancel
 from services.gateway.connection import UpstreamFailed
 from services.gateway.links.events import Event, events, messages_in
 from services.gateway.links.port import Check, Emit, OnClosed, OnFailed
-from services.gateway.links.route import EVENTS, Route, is_success, refused
-from services.gateway.upstream import Exchange, Target, target_of
+from services.gateway.links.route import EVENTS, Route, refused
+from services.gateway.upstream import Target, UpstreamExchange, target_of
+
+log = structlog.get_logger(__name__)
 
 # What may stand in a request line; anything else could end it early.
 _URL = re.compile(r"[!-~]{1,4096}")
@@ -30,7 +34,7 @@ class SseSession:
         self._on_message, self._on_closed = on_message, on_closed
         self._reader: asyncio.Task[None] | None = None
         self._endpoint: asyncio.Future[Target] | None = None
-        self._posting: set[Exchange] = set()
+        self._posting: set[UpstreamExchange] = set()
         self._over: UpstreamFailed | None = None
 
     async def start(self) -> None:
@@ -54,7 +58,7 @@ class SseSession:
             b"POST", [], message, check, target=self._endpoint.result(), running=self._posting
         )
         async with posted as response:
-            if not is_success(response):
+            if not response.is_success:
                 raise refused(response.status)
             await response.read(self.route.message_limit)  # nothing of interest, but it frees the connection
 
@@ -74,13 +78,16 @@ class SseSession:
     async def _read(self, endpoint: "asyncio.Future[Target]") -> None:
         try:
             async with self.route.answer(b"GET", [EVENTS], lasting=True) as response:
-                if not is_success(response):
+                if not response.is_success:
                     raise refused(response.status)
                 async for event in events(response, self.route.message_limit):
                     self._take(event, endpoint)
             failure = UpstreamFailed("upstream_broke_off", "it ended the stream of the session")
         except UpstreamFailed as error:
             failure = error
+        except Exception as error:  # whoever waits must hear of it
+            log.exception("link_failed", error=repr(error))
+            failure = UpstreamFailed("upstream_broke_off", "the gateway failed to read its answer")
         if not endpoint.done():
             endpoint.set_exception(failure)
         elif self._end(failure):
@@ -101,8 +108,11 @@ def _target(url: str, data: bytes) -> Target:
     Another origin would get the credential, and what people send, so it is refused.
     """
     given = data.decode("latin-1").strip()
-    address = urljoin(url, given)
-    if not _URL.fullmatch(given) or not (origin := origin_of(address)):
+    try:
+        address = urljoin(url, given) if _URL.fullmatch(given) else ""
+    except ValueError:  # brackets that hold no address
+        address = ""
+    if not (origin := origin_of(address)):
         raise UpstreamFailed("upstream_bad_answer", "it gave no usable address for messages")
     if origin != origin_of(url):
         raise UpstreamFailed("upstream_bad_answer", f"it wants messages sent to another origin, {origin}")

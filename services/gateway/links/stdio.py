@@ -32,7 +32,7 @@ def messages_of(line: bytes) -> list[bytes]:
         return [line] if line else []
     try:
         return [bytes(raw) for raw in _batch(line)]
-    except msgspec.DecodeError as error:
+    except messages.UNREADABLE as error:
         raise NotAMessage(str(error)) from error
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from services.gateway.dialing import Origin
 from services.gateway.pool import Pool
-from services.gateway.upstream import Exchange, Response
+from services.gateway.upstream import Response, UpstreamExchange
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HEAD = b"POST / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -68,18 +68,24 @@ async def pool_to(port: int, limit: int = 10) -> AsyncIterator[Pool]:
 
 
 async def begin(
-    exchange: Exchange, body: bytes = b"", timeout: float = 5.0, idle: float = 5.0, connect: float = 5.0
+    exchange: UpstreamExchange,
+    body: bytes = b"",
+    timeout: float = 5.0,
+    idle: float = 5.0,
+    connect: float = 5.0,
 ) -> Response:
     return await exchange.run(HEAD, body, connect, timeout, lambda: None, idle_timeout=idle)
 
 
-async def run(exchange: Exchange, body: bytes = b"", timeout: float = 5.0, idle: float = 5.0) -> bytes:
+async def run(
+    exchange: UpstreamExchange, body: bytes = b"", timeout: float = 5.0, idle: float = 5.0
+) -> bytes:
     return await (await begin(exchange, body, timeout, idle)).read(200_000_000)
 
 
 async def call(pool: Pool, timeout: float = 5.0) -> bytes:
     """One whole exchange: asked, read, given back."""
-    exchange = Exchange(pool)
+    exchange = UpstreamExchange(pool)
     try:
         return await run(exchange, timeout=timeout)
     finally:

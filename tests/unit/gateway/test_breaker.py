@@ -12,7 +12,7 @@ from services.gateway.breaker import FIRST_DELAY, LONGEST_DELAY, THRESHOLD, WIND
 from services.gateway.connection import Connection, UpstreamFailed
 from services.gateway.dialing import Dialer, Origin
 from services.gateway.pool import PATIENCE, Pool, Pools
-from services.gateway.upstream import Exchange
+from services.gateway.upstream import UpstreamExchange
 from tests.conftest import eventually, free_port
 from tests.unit.gateway.conftest import DEMO_ACCESS, PUBLIC_URL, House, token
 from tests.unit.gateway.conftest import Exchange as Seen
@@ -195,7 +195,7 @@ async def test_probes_come_less_and_less_often(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_connections_that_stand_are_used_while_new_ones_fail() -> None:
     async with listening(answering) as port, pool_to(port) as pool:
-        await run(standing := Exchange(pool))
+        await run(standing := UpstreamExchange(pool))
         pool._dialer = Dialer(Origin("http", "127.0.0.1", free_port()), None)  # nothing new connects
         await fail(pool)
         assert list(pool.outages())
@@ -305,7 +305,7 @@ async def test_whatever_status_it_answers_with_it_is_not_down(status: int) -> No
 async def test_a_call_that_its_caller_gives_up_says_nothing_about_the_upstream() -> None:
     async with upstream(silent) as pool:
         for _ in range(2 * THRESHOLD):
-            exchange = Exchange(pool)
+            exchange = UpstreamExchange(pool)
             task = asyncio.create_task(begin(exchange))
             await asyncio.sleep(0.01)
             exchange.abort(UpstreamFailed("cancelled", "gone"))

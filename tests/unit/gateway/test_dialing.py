@@ -23,7 +23,7 @@ from services.gateway.connection import UpstreamFailed
 from services.gateway.dialing import Dialer, Origin, tls_context
 from services.gateway.pool import Pool
 from services.gateway.settings import GatewaySettings
-from services.gateway.upstream import Exchange
+from services.gateway.upstream import UpstreamExchange
 from tests.conftest import eventually, free_port
 from tests.unit.gateway.raw_upstream import answering, begin, call, listening, run, silent
 
@@ -160,7 +160,7 @@ async def test_a_handshake_that_hangs_ends_with_the_connect_timeout(pools: Any) 
     async with listening(hanging) as port:
         pool = pools(port)
         with pytest.raises(UpstreamFailed, match=r"no connection within 0.2 s"):
-            await begin(Exchange(pool), connect=0.2)
+            await begin(UpstreamExchange(pool), connect=0.2)
         assert pool._count == 0
         await asyncio.wait_for(gone.wait(), 5)
 
@@ -174,14 +174,14 @@ async def test_large_requests_and_answers_pass_over_tls(authority: Authority, po
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + received)
 
     async with listening(echo, tls=authority.server("localhost")) as port:
-        exchange = Exchange(pools(port))
+        exchange = UpstreamExchange(pools(port))
         assert await run(exchange, body) == body
         exchange.release()
 
 
 async def test_a_tls_upstream_that_stops_reading_is_given_up_too(authority: Authority, pools: Any) -> None:
     async with listening(silent, tls=authority.server("localhost")) as port:
-        exchange = Exchange(pools(port))
+        exchange = UpstreamExchange(pools(port))
         with pytest.raises(UpstreamFailed, match="stopped reading the request"):
             async with asyncio.timeout(5):
                 await begin(exchange, b"x" * 50_000_000, timeout=60.0, idle=0.3)

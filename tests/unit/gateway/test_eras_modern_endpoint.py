@@ -12,7 +12,7 @@ from mcp_types.methods import CLIENT_REQUESTS, validate_client_request, validate
 from services.gateway.connection import UpstreamFailed
 from services.gateway.eras.held import prefix_of
 from services.gateway.eras.modern_over_legacy import Limits, ModernOverLegacy
-from services.gateway.eras.pool import SessionLimits
+from services.gateway.eras.session_pool import SessionLimits
 from services.gateway.links.port import Check, Emit, OnClosed, OnFailed, always
 from tests.conftest import eventually
 

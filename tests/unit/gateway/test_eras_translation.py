@@ -13,6 +13,7 @@ from mcp_types.methods import (
     validate_server_result,
 )
 
+from services.gateway import protocol
 from services.gateway.eras import discovery, failures, inputs, translation
 from services.gateway.eras.failures import RequestFailed
 from services.gateway.eras.subscriptions import (
@@ -272,7 +273,7 @@ class TestDiscovery:
     @pytest.mark.parametrize(
         ("asked", "spoken"),
         [
-            *((version, version) for version in translation.LEGACY),
+            *((version, version) for version in protocol.LEGACY),
             (MODERN, LEGACY),
             ("1999-01-01", LEGACY),
             ("", LEGACY),

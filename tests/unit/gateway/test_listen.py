@@ -11,9 +11,11 @@ import msgspec
 import pytest
 
 from libs.common.control.entries import AnyEntry, CredentialVersion, Group, Member, Server, ServerAccess, User
-from services.gateway import relay
+from services.gateway import downstream
+from services.gateway.downstream import as_events, beats
 from services.gateway.ladder import Decision
-from services.gateway.listen import KEEP_ALIVE, Listen, as_events, beats
+from services.gateway.listen import Listen
+from services.gateway.sse import KEEP_ALIVE
 from tests.conftest import eventually
 from tests.unit.gateway.conftest import Exchange, House, token
 
@@ -284,7 +286,7 @@ async def test_a_stream_for_a_resource_that_is_denied_now_is_ended(house: House)
 async def test_a_silent_stream_is_kept_alive_and_no_event_is_torn_by_it(
     house: House, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr(relay, "SILENCE", 0.05)
+    monkeypatch.setattr(downstream, "SILENCE", 0.05)
     go_on = asyncio.Event()
 
     async def script(exchange: Exchange) -> None:

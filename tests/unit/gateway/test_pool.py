@@ -7,7 +7,7 @@ import pytest
 from services.gateway import pool as pool_module
 from services.gateway.connection import IDLE_FOR, UpstreamFailed
 from services.gateway.pool import Pool, Pools
-from services.gateway.upstream import Exchange
+from services.gateway.upstream import UpstreamExchange
 from tests.conftest import eventually
 from tests.unit.gateway.raw_upstream import OK, answering, begin, call, run, saying, silent, upstream
 
@@ -45,7 +45,7 @@ def test_idle_connections_are_not_kept_for_as_long_as_common_servers_keep_theirs
 
 async def test_what_is_idle_for_too_long_is_closed_and_nothing_else(clock: list[float]) -> None:
     async with upstream(answering) as pool:
-        old, new = Exchange(pool), Exchange(pool)
+        old, new = UpstreamExchange(pool), UpstreamExchange(pool)
         await run(old)
         await run(new)
         old.release()
@@ -107,7 +107,7 @@ async def test_the_sweeper_closes_what_is_idle(clock: list[float], monkeypatch: 
 
 async def test_after_the_end_nothing_is_kept() -> None:
     async with upstream(answering) as pool:
-        await run(late := Exchange(pool))
+        await run(late := UpstreamExchange(pool))
         await call(pool)
         await pool.stop()
         assert pool._count == 1
@@ -120,7 +120,7 @@ async def test_after_the_end_nothing_is_kept() -> None:
 
 async def test_at_the_limit_callers_wait_for_a_connection_in_their_order() -> None:
     async with upstream(answering, limit=1) as pool:
-        await run(first := Exchange(pool))
+        await run(first := UpstreamExchange(pool))
         order: list[int] = []
 
         async def later(number: int) -> None:
@@ -137,7 +137,7 @@ async def test_at_the_limit_callers_wait_for_a_connection_in_their_order() -> No
 
 async def test_who_waits_gets_the_place_of_a_connection_that_is_closed() -> None:
     async with upstream(answering, limit=1) as pool:
-        await begin(first := Exchange(pool))  # its answer is not read
+        await begin(first := UpstreamExchange(pool))  # its answer is not read
         waiting = asyncio.create_task(call(pool))
         await eventually(lambda: len(pool._waiters) == 1)
         first.abort(UpstreamFailed("cancelled", "gone"))
@@ -148,10 +148,10 @@ async def test_who_waits_gets_the_place_of_a_connection_that_is_closed() -> None
 
 async def test_who_waits_too_long_is_told_so_and_takes_nothing() -> None:
     async with upstream(silent, limit=2) as pool:
-        busy = [asyncio.create_task(begin(Exchange(pool))) for _ in range(2)]
+        busy = [asyncio.create_task(begin(UpstreamExchange(pool))) for _ in range(2)]
         await eventually(lambda: pool._count == 2)
         with pytest.raises(UpstreamFailed, match="all 2 connections to it are in use") as failed:
-            await begin(Exchange(pool), connect=0.05)
+            await begin(UpstreamExchange(pool), connect=0.05)
         assert failed.value.reason == "upstream_busy"
         assert (pool._count, len(pool._waiters)) == (2, 0)
         for task in busy:
@@ -162,7 +162,7 @@ async def test_who_waits_too_long_is_told_so_and_takes_nothing() -> None:
 async def test_a_waiting_line_that_is_long_grows_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "QUEUE", 2)
     async with upstream(answering, limit=1) as pool:
-        await run(first := Exchange(pool))
+        await run(first := UpstreamExchange(pool))
         waiting = [asyncio.create_task(call(pool)) for _ in range(2)]
         await eventually(lambda: len(pool._waiters) == 2)
         with pytest.raises(UpstreamFailed, match="in use"):
@@ -175,7 +175,7 @@ async def test_a_waiting_line_that_is_long_grows_no_longer(monkeypatch: pytest.M
 @pytest.mark.parametrize("closing", [False, True], ids=["a connection", "a place"])
 async def test_what_is_given_to_somebody_who_has_just_gone_goes_to_the_next(closing: bool) -> None:
     async with upstream(answering, limit=1) as pool:
-        await run(first := Exchange(pool))
+        await run(first := UpstreamExchange(pool))
         gone, next_one = (asyncio.create_task(call(pool)) for _ in range(2))
         await eventually(lambda: len(pool._waiters) == 2)
         if closing:
@@ -190,18 +190,18 @@ async def test_what_is_given_to_somebody_who_has_just_gone_goes_to_the_next(clos
 async def test_open_streams_leave_connections_to_calls() -> None:
     events = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
     async with upstream(saying(events), limit=4) as pool:
-        streams = [Exchange(pool, lasting=True) for _ in range(3)]
+        streams = [UpstreamExchange(pool, lasting=True) for _ in range(3)]
         for stream in streams:
             await begin(stream)
         with pytest.raises(UpstreamFailed, match="3 streams to it are open") as failed:
-            await begin(fourth := Exchange(pool, lasting=True))
+            await begin(fourth := UpstreamExchange(pool, lasting=True))
         fourth.release()
         assert failed.value.reason == "upstream_busy"
-        await begin(a_call := Exchange(pool))
+        await begin(a_call := UpstreamExchange(pool))
         a_call.release()
         streams[0].release()
         streams[0].release()  # more than once is nothing
-        await begin(another := Exchange(pool, lasting=True))
+        await begin(another := UpstreamExchange(pool, lasting=True))
         for exchange in (*streams, another):
             exchange.release()
         assert (pool._streams, pool._count) == (0, 0)

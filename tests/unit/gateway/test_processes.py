@@ -14,6 +14,7 @@ from libs.common.control.entries import Org, User
 from libs.common.requests import LIST_PROCESSES, ListProcesses, ProcessList
 from libs.common.settings import Settings
 from services.gateway.connection import UpstreamFailed
+from services.gateway.credentials import NONE
 from services.gateway.links.port import always
 from tests.conftest import Nats, eventually
 from tests.unit.gateway.links_made import Talk, modern, request
@@ -324,6 +325,70 @@ async def test_a_session_opened_before_a_change_starts_nothing_after_it(at: Worl
     assert reached.open
     with pytest.raises(UpstreamFailed, match="changed"):
         await Talk().open(reached.open).session.start()
+
+
+# -- what an administrator asks of a server that is off -------------------------------------------
+
+
+async def test_while_an_administrator_asks_a_server_that_is_off_nobody_else_reaches_it(at: World) -> None:
+    at.put(by_hand(), enabled=False)
+    async with at.processes.question("demo", "", NONE) as reach:
+        assert (await reach()).era == "legacy"
+        [report] = at.running()
+        with pytest.raises(UpstreamFailed, match="it is off"):
+            await at.reach()
+    await eventually(lambda: not at.running())
+    await eventually(lambda: not alive(report.pid or 0))
+
+
+async def test_the_end_of_one_question_leaves_another_alone(at: World) -> None:
+    at.put(by_hand(), enabled=False)
+    async with at.processes.question("demo", "", NONE) as reach:
+        await reach()
+        [before] = at.running()
+        async with at.processes.question("demo", "", NONE) as another:
+            await another()
+            assert len(at.running()) == 2
+        await eventually(lambda: at.running() == [before])
+
+
+async def test_of_earlier_questions_the_newest_is_kept_for_administrators(at: World) -> None:
+    at.put(by_hand("broken"), enabled=False)
+    for _ in range(2):
+        at.processes._backoffs.clear()
+        async with at.processes.question("demo", "", NONE) as reach:
+            with pytest.raises(UpstreamFailed, match="exited with status 1"):
+                await reach()
+        [report] = at.reports()
+        assert "no such module" in report.errors[-1]
+
+
+async def test_a_question_does_not_keep_the_process_of_a_server_that_is_switched_off(at: World) -> None:
+    server = at.put(by_hand())
+    session = await talk(at)
+    async with at.processes.question("demo", "", NONE) as reach:
+        at.tables.servers["demo"] = msgspec.structs.replace(server, version=2, enabled=False)
+        at.processes.review("server.demo", b"", 2)
+        await gone(at, session)
+        with pytest.raises(UpstreamFailed, match="it is off"):
+            await reach()
+
+
+async def test_a_change_of_the_command_ends_what_runs_for_a_question(at: World) -> None:
+    at.put(by_hand(), enabled=False)
+    async with at.processes.question("demo", "", NONE) as reach:
+        await reach()
+        at.put(by_hand("modern"), enabled=False)
+        assert at.running() == []
+
+
+async def test_nothing_runs_for_a_question_while_everything_is_switched_off(at: World) -> None:
+    at.put(by_hand(), enabled=False)
+    at.tables.org = Org(version=2, enabled=False)
+    async with at.processes.question("demo", "", NONE) as reach:
+        with pytest.raises(UpstreamFailed, match="everything is switched off"):
+            await reach()
+    assert at.reports() == []
 
 
 # -- how many -------------------------------------------------------------------------------------

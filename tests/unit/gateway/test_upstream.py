@@ -7,7 +7,7 @@ import pytest
 
 from services.gateway.connection import HEADER_COUNT, HEADER_LIMIT, HIGH_WATER, Connection, UpstreamFailed
 from services.gateway.pool import Pool
-from services.gateway.upstream import Exchange, target_of
+from services.gateway.upstream import UpstreamExchange, target_of
 from tests.conftest import eventually
 from tests.unit.gateway.raw_upstream import HEAD, OK, begin, call, run, saying, silent, upstream
 
@@ -18,7 +18,7 @@ async def test_an_aborted_exchange_hands_out_nothing_that_it_still_holds() -> No
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret")
 
     async with upstream(handler) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         response = await begin(exchange)
         await asyncio.sleep(0.05)  # the whole answer is here
         exchange.abort(UpstreamFailed("token_revoked", "no"))
@@ -35,10 +35,10 @@ async def test_an_answer_without_a_length_ends_with_the_connection_unless_it_was
         writer.close()
 
     async with upstream(handler) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         assert await run(exchange) == b"until the end"
         exchange.release()
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         response = await begin(exchange)
         exchange.abort(UpstreamFailed("cancelled", "gone"))
         with pytest.raises(UpstreamFailed, match="gone"):
@@ -54,7 +54,7 @@ async def test_an_answer_that_comes_before_the_request_is_out_is_not_waited_past
         await silent(reader, writer)  # never reads the rest
 
     async with upstream(handler, receive_buffer=65_536) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         assert await run(exchange, b"x" * 50_000_000, timeout=3.0) == b"no"
         connection = exchange._connection
         exchange.release()
@@ -68,7 +68,7 @@ async def test_a_connection_reset_at_once_is_a_failure_of_the_upstream() -> None
 
     async with upstream(handler, limit=1) as pool:
         for _ in range(200):
-            exchange = Exchange(pool)
+            exchange = UpstreamExchange(pool)
             with pytest.raises(UpstreamFailed):
                 await run(exchange)
             exchange.release()
@@ -85,7 +85,7 @@ async def test_the_last_check_comes_after_connecting_and_before_the_first_byte()
         raise UpstreamFailed("server_disabled", "meanwhile")
 
     async with upstream(handler) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         with pytest.raises(UpstreamFailed, match="meanwhile"):
             await exchange.run(HEAD, b"", 5.0, 5.0, refuse)
         assert pool._count == 1  # it had connected
@@ -107,7 +107,7 @@ async def test_a_slow_reader_slows_the_upstream_down() -> None:
             sent += 100_000
 
     async with upstream(handler) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         response = await begin(exchange)
         await asyncio.sleep(0.5)
         assert sent < 30_000_000, "held back while nobody reads"
@@ -120,7 +120,7 @@ async def test_a_slow_reader_slows_the_upstream_down() -> None:
 
 async def test_an_upstream_that_says_nothing_is_given_up_after_the_response_timeout() -> None:
     async with upstream(silent) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         with pytest.raises(UpstreamFailed, match=r"did not answer within 0.1 s") as failed:
             await begin(exchange, timeout=0.1)
         exchange.release()
@@ -135,7 +135,7 @@ async def test_interim_answers_do_not_prolong_the_wait_for_the_answer() -> None:
             await asyncio.sleep(0.02)
 
     async with upstream(handler) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         async with asyncio.timeout(3):
             with pytest.raises(UpstreamFailed, match="did not answer"):
                 await begin(exchange, timeout=0.2, idle=0.05)
@@ -147,7 +147,7 @@ async def test_an_answer_that_stops_in_the_middle_is_given_up_after_the_idle_tim
     answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n" + sent
 
     async with upstream(saying(answer)) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         response = await begin(exchange, idle=0.2)
         with pytest.raises(UpstreamFailed, match=r"sent nothing for 0.2 s in the middle") as failed:
             async with asyncio.timeout(3):
@@ -165,7 +165,7 @@ async def test_an_answer_may_take_longer_than_both_timeouts_if_something_comes_a
             writer.write(b"x")
 
     async with upstream(handler) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         assert await run(exchange, timeout=0.4, idle=0.3) == b"x" * 30
         exchange.release()
 
@@ -180,7 +180,7 @@ async def test_an_event_stream_may_be_silent_for_ever() -> None:
         writer.close()
 
     async with upstream(handler) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         assert await run(exchange, timeout=0.2, idle=0.1) == b": hello\n\ndata: 1\n\n"
         exchange.release()
 
@@ -192,7 +192,7 @@ async def test_time_in_which_the_caller_does_not_read_does_not_count_against_the
         await writer.drain()
 
     async with upstream(handler) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         response = await begin(exchange, idle=0.2)
         await asyncio.sleep(0.6)
         assert len(await response.read(100_000_000)) == 50_000_000
@@ -202,7 +202,7 @@ async def test_time_in_which_the_caller_does_not_read_does_not_count_against_the
 async def test_an_upstream_that_stopped_while_the_caller_did_not_read_is_given_up_too() -> None:
     answer = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + b"x" * (HIGH_WATER + 10_000)
     async with upstream(saying(answer)) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         response = await begin(exchange, idle=0.2)
         await eventually(lambda: exchange._connection and exchange._connection._paused)
         await asyncio.sleep(0.3)
@@ -214,7 +214,7 @@ async def test_an_upstream_that_stopped_while_the_caller_did_not_read_is_given_u
 
 async def test_an_upstream_that_stops_reading_the_request_is_given_up_after_the_idle_timeout() -> None:
     async with upstream(silent) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         with pytest.raises(UpstreamFailed, match=r"stopped reading the request for 0.2 s") as failed:
             async with asyncio.timeout(3):
                 await begin(exchange, b"x" * 50_000_000, timeout=60.0, idle=0.2)
@@ -234,7 +234,7 @@ async def test_a_slow_reader_of_a_large_request_has_the_response_timeout_from_it
         writer.write(OK)
 
     async with upstream(handler, receive_buffer=262_144) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         began = asyncio.get_running_loop().time()
         assert await run(exchange, body, timeout=1.2, idle=0.8) == b"ok"
         assert asyncio.get_running_loop().time() - began > 1.3, "or this proves nothing"
@@ -262,7 +262,7 @@ async def test_an_idle_connection_outlives_the_time_that_its_last_call_had() -> 
             writer.write(OK)
 
     async with upstream(handler) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         await run(exchange, timeout=0.05, idle=0.05)
         exchange.release()
         await asyncio.sleep(0.2)
@@ -362,7 +362,7 @@ async def test_a_header_without_an_end_is_not_held_for_ever(before: bytes) -> No
 async def test_as_many_headers_as_are_allowed_arrive() -> None:
     lines = b"".join(b"x-%d: y\r\n" % number for number in range(HEADER_COUNT - 1))
     async with upstream(saying(OK_LINE + lines + b"content-length: 2\r\n\r\nok")) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         response = await begin(exchange)
         assert (len(response.headers), response.header(b"x-198")) == (HEADER_COUNT, b"y")
         exchange.release()
@@ -374,7 +374,7 @@ async def test_as_many_headers_as_are_allowed_arrive() -> None:
 async def test_interim_answers_are_passed_over() -> None:
     early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
     async with upstream(saying(early + OK)) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         response = await begin(exchange)
         assert (response.status, response.headers) == (200, [(b"content-length", b"2")])
         assert await response.read(10) == b"ok"
@@ -395,7 +395,7 @@ async def test_trailers_are_no_headers() -> None:
     chunked = OK_LINE + b"transfer-encoding: chunked\r\n\r\n"
     body = b"1\r\no\r\n1;ext=1\r\nk\r\n0\r\nset-cookie: a=b\r\nmcp-session-id: x\r\n\r\n"
     async with upstream(saying(chunked + body, OK)) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         response = await begin(exchange)
         assert await response.read(10) == b"ok"
         assert response.headers == [(b"transfer-encoding", b"chunked")]
@@ -411,7 +411,7 @@ async def test_trailers_are_no_headers() -> None:
 )
 async def test_what_follows_an_answer_reaches_nobody_and_ends_the_connection(surplus: bytes) -> None:
     async with upstream(saying(OK + surplus)) as pool:
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         response = await begin(exchange)
         assert (response.headers, await response.read(10)) == ([(b"content-length", b"2")], b"ok")
         exchange.release()
@@ -467,7 +467,7 @@ async def test_a_connection_that_the_upstream_closed_is_not_used_and_a_lost_requ
 async def test_a_call_that_is_cancelled_leaves_no_connection_behind() -> None:
     async with upstream(silent, limit=3) as pool:
         for wait in (0.0, 0.0, 0.001, 0.01, 0.05):
-            exchange = Exchange(pool)
+            exchange = UpstreamExchange(pool)
             task = asyncio.create_task(begin(exchange))
             await asyncio.sleep(wait)
             task.cancel()
@@ -488,7 +488,7 @@ async def test_a_connection_that_comes_together_with_a_cancellation_is_let_go(
 
     async with upstream(silent) as pool:
         monkeypatch.setattr(Pool, "connect", connect_and_cancel)
-        exchange = Exchange(pool)
+        exchange = UpstreamExchange(pool)
         task = asyncio.create_task(begin(exchange))
         await asyncio.wait([task])
         assert task.cancelled()

@@ -15,18 +15,17 @@ import msgspec
 from services.gateway import messages
 from services.gateway.connection import UpstreamFailed
 from services.gateway.links import renaming
-from services.gateway.links.handshake import FIRST_ID, LEGACY, answer_for_nobody
+from services.gateway.links.handshake import FIRST_ID, answer_for_nobody
 from services.gateway.links.port import Check
 from services.gateway.links.process import again
 from services.gateway.links.stdio import Pipe
 from services.gateway.messages import Members, Message
+from services.gateway.protocol import CANCELLED, LEGACY, LEVELS, LIST_CHANGES
 
 if TYPE_CHECKING:
     from services.gateway.links.shared_session import SharedSession
 
-# From most to least verbose (MCP, server/utilities/logging).
-LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
-TO_ALL = {f"notifications/{kind}/list_changed" for kind in ("tools", "prompts", "resources")}
+MOST_TASKS = 100_000  # whose owners are known
 
 
 class Call(NamedTuple):
@@ -47,6 +46,7 @@ class Sharing:
         self._names = count(FIRST_ID)
         self._sessions: set[SharedSession] = set()
         self._users: set[str] = set()
+        self._tasks: dict[str, str] = {}  # task id -> whose it is, oldest first
         self.calls: dict[int, Call] = {}
         self.tokens: dict[int | None, tuple[SharedSession, bytes]] = {}
         pipe.on_message, pipe.on_closed = self._take, self._end
@@ -106,7 +106,17 @@ class Sharing:
         self.calls.pop(name, None)
         self.tokens.pop(name, None)
         named = (params or {}) | {"requestId": msgspec.Raw(str(name).encode())}
-        self.pipe.offer(messages.notification("notifications/cancelled", named))
+        self.pipe.offer(messages.notification(CANCELLED, named))
+
+    def may_name(self, task: str, user: str) -> bool:
+        """Whether the task is `user`'s. The process cannot tell, for it knows one client; one that was there
+        before it is anybody's as long as there is only one person."""
+        return self._tasks[task] == user if task in self._tasks else len(self._users) == 1
+
+    def _keep_task(self, task: str, user: str) -> None:
+        self._tasks.setdefault(task, user)
+        if len(self._tasks) > MOST_TASKS:
+            del self._tasks[next(iter(self._tasks))]
 
     def is_subscribed(self, uri: str) -> bool:
         return any(uri in session.subscriptions for session in self._sessions)
@@ -146,6 +156,8 @@ class Sharing:
         if name is None or call is None:
             return  # cancelled, or our own
         task = renaming.text(bytes(messages.members(message.result).get("task", b"")), "taskId")
+        if task:
+            self._keep_task(task, call.session.user)
         # Progress of a task goes on after this answer; each session keeps so many.
         self.tokens.pop(call.session.keep_task(task, name) if task else name, None)
         if message.error:
@@ -155,7 +167,7 @@ class Sharing:
     def _notify(self, raw: bytes, message: Message) -> None:
         if message.method == "notifications/progress":
             self._progress(raw, message)
-        elif message.method == "notifications/cancelled":
+        elif message.method == CANCELLED:
             pass  # of a request of its own, which was refused at once
         elif (hearers := self._hearers(message)) is None:
             self.pipe.note("to nobody in particular", raw)
@@ -172,7 +184,7 @@ class Sharing:
     def _hearers(self, message: Message) -> "Iterable[SharedSession] | None":
         """Who gets a notification; None: it cannot be told whom it is for."""
         match message.method:
-            case method if method in TO_ALL:
+            case method if method in LIST_CHANGES.values():
                 return self._sessions
             case "notifications/resources/updated":
                 return self.subscribers(renaming.text(message.params, "uri"))

@@ -15,26 +15,30 @@ from services.gateway import messages
 from services.gateway.connection import Header, UpstreamFailed
 from services.gateway.links.events import answers, events
 from services.gateway.links.port import Era
-from services.gateway.links.route import JSON_OR_EVENTS, Route, Saw, is_json, is_success, refused
+from services.gateway.links.route import JSON_OR_EVENTS, Route, Saw, refused
 from services.gateway.messages import Message
-from services.gateway.relay import is_event_stream
+from services.gateway.protocol import (
+    HEADER_MISMATCH,
+    INVALID_PARAMS,
+    LEGACY,
+    LOCKGATE,
+    METHOD_NOT_FOUND,
+    MISSING_CAPABILITY,
+    MODERN,
+    OWN_META,
+    UNSUPPORTED_VERSION,
+)
 from services.gateway.upstream import Response
 
 Spoken: TypeAlias = Literal["legacy", "modern", "both"]
-Learned: TypeAlias = dict[Era, bool]  # whether it speaks an era; nothing where the answer does not tell
+Told: TypeAlias = dict[Era, bool]  # whether it speaks an era; nothing where the answer does not tell
 
 KEPT_FOR = 600.0  # seconds
 MOST = 10_000  # facts that are kept
-ASK_WITHIN = (
-    10.0  # seconds to the head of an answer: a server that does not know the question may keep silent
-)
+# Seconds to the head of an answer: a server that does not know the question may keep silent.
+ASK_WITHIN = 10.0
 
-MODERN = "2026-07-28"  # the first revision of the modern era; revisions sort as text
-LEGACY = "2025-11-25"  # the last before it
-METHOD_NOT_FOUND, INVALID_PARAMS = -32601, -32602
-HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32020, -32021, -32022
 _OF_MODERN = {HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION}
-_CLIENT = {"name": "lockgate", "version": "1"}
 _ID = b'"lockgate-era"'
 
 
@@ -50,7 +54,7 @@ class _Versions(msgspec.Struct):
     discovered: list[str] = msgspec.field(name="supportedVersions", default=[])
 
 
-def learned(asked: Era, method: str, status: int, message: bytes) -> Learned:
+def learned(asked: Era, method: str, status: int, message: bytes) -> Told:
     """What an answer tells: to a request in the form of the era `asked`, with this HTTP status and body.
 
     `message` may be anything that came, or nothing.
@@ -67,13 +71,13 @@ def learned(asked: Era, method: str, status: int, message: bytes) -> Learned:
     return {}
 
 
-def _of_refusal(asked: Era, error: _Error) -> Learned:
+def _of_refusal(asked: Era, error: _Error) -> Told:
     """By the errors that only the modern era has; one about versions may say which there are.
 
     A server of both eras may name its modern ones only, so that says nothing of the legacy era unless it was
     asked in that.
     """
-    told: Learned = {"modern": True} if asked == "modern" else {"modern": True, "legacy": False}
+    told: Told = {"modern": True} if asked == "modern" else {"modern": True, "legacy": False}
     if error.code == UNSUPPORTED_VERSION and (versions := _versions(bytes(error.data)).supported):
         told["modern"] = any(version >= MODERN for version in versions)
         if any(version < MODERN for version in versions):
@@ -81,7 +85,7 @@ def _of_refusal(asked: Era, error: _Error) -> Learned:
     return told
 
 
-def _of_modern_answer(method: str, status: int, answer: Message, code: int) -> Learned:
+def _of_modern_answer(method: str, status: int, answer: Message, code: int) -> Told:
     if 200 <= status < 300:
         if method == "server/discover":
             return {"modern": any(version >= MODERN for version in _versions(answer.result).discovered)}
@@ -100,12 +104,12 @@ def _read(message: bytes) -> tuple[Message, _Error | None]:
     try:
         answer = messages.read(message)
         return answer, msgspec.json.decode(answer.error, type=_Error) if answer.error else None
-    except (messages.NotAMessage, msgspec.DecodeError):
+    except (messages.NotAMessage, *messages.UNREADABLE):
         return Message("response", b"", "", b"", b"", b""), None
 
 
 def _versions(raw: bytes) -> _Versions:
-    with suppress(msgspec.DecodeError, RecursionError):
+    with suppress(*messages.UNREADABLE):
         return msgspec.json.decode(raw, type=_Versions)
     return _Versions()
 
@@ -116,7 +120,7 @@ def _members(raw: bytes) -> messages.Members:
     return {}
 
 
-class Eras:
+class SpokenEras:
     """What is known of each server (by slug, and URL, so that a new address is a new server)."""
 
     def __init__(self) -> None:
@@ -137,7 +141,7 @@ class Eras:
             return "both"
         return "modern" if modern else "legacy"
 
-    def saw(self, slug: str, url: str, learned: Learned) -> None:
+    def saw(self, slug: str, url: str, learned: Told) -> None:
         """Take note of what an answer told. If it contradicts what is known, both are forgotten."""
         if any(self.speaks(slug, url, era) not in {None, spoken} for era, spoken in learned.items()):
             self.forget(slug, url)
@@ -151,9 +155,17 @@ class Eras:
 
     def watcher(self, slug: str, url: str) -> Saw:
         """For `Route.saw`: learns from the answers that come by it."""
-        return lambda asked, method, status, message: self.saw(
+        return lambda asked, method, status, message: self._heard(
             slug, url, learned(asked, method, status, message)
         )
+
+    def _heard(self, slug: str, url: str, told: Told) -> None:
+        """Take note of what the answer to somebody's request told. That an era is refused proves nothing, for
+        one can ask so that it is; it is a reason to ask ourselves."""
+        if any(self.speaks(slug, url, era) and not spoken for era, spoken in told.items()):
+            self.forget(slug, url)
+        else:
+            self.saw(slug, url, {era: True for era, spoken in told.items() if spoken})
 
     def forget(self, slug: str, url: str) -> None:
         self._facts.pop((slug, url, "modern"), None)
@@ -192,10 +204,8 @@ class Eras:
 
 async def _discover(route: Route) -> bool:
     """Whether it answers in the modern era. Raises `UpstreamFailed`, also where the answer does not tell."""
-    meta = {"protocolVersion": MODERN, "clientCapabilities": {}, "clientInfo": _CLIENT}
-    params = {"_meta": {f"io.modelcontextprotocol/{name}": value for name, value in meta.items()}}
     given = [(b"mcp-protocol-version", MODERN.encode()), (b"mcp-method", b"server/discover")]
-    question = messages.request(_ID, "server/discover", params)
+    question = messages.request(_ID, "server/discover", {"_meta": OWN_META})
     async with _asked(route, question, given) as response:
         answer = await _message(route, response)
         told = learned("modern", "server/discover", response.status, answer).get("modern")
@@ -206,13 +216,13 @@ async def _discover(route: Route) -> bool:
 
 async def _initialize(route: Route) -> bool:
     """Whether a modern upstream lets legacy clients in too; the session is ended at once."""
-    params = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": _CLIENT}
+    params = {"protocolVersion": LEGACY[-1], "capabilities": {}, "clientInfo": LOCKGATE}
     async with _asked(route, messages.request(_ID, "initialize", params), []) as response:
         session = response.header(b"mcp-session-id")
         answer = await _message(route, response)
         told = learned("legacy", "initialize", response.status, answer).get("legacy", False)
     if session:
-        version = [(b"mcp-protocol-version", LEGACY.encode())]
+        version = [(b"mcp-protocol-version", LEGACY[-1].encode())]
         with suppress(UpstreamFailed):
             async with route.answer(b"DELETE", version, session=session):
                 pass
@@ -228,9 +238,9 @@ async def _message(route: Route, response: Response) -> bytes:
     """The message in an answer, whatever its status; empty if there is none. Raises `UpstreamFailed`."""
     try:
         async with asyncio.timeout(ASK_WITHIN):
-            if is_json(response):
+            if response.is_json:
                 return await response.read(route.message_limit)
-            if not is_success(response) or not is_event_stream(response):
+            if not response.is_success or not response.is_event_stream:
                 return b""
             async with aclosing(events(response, route.message_limit)) as stream:
                 async for event in stream:

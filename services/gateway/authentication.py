@@ -17,7 +17,7 @@ EVENTS_PER_MINUTE = 30
 _BODY = b'{"error":"invalid_token","error_description":"Sign in: see WWW-Authenticate"}'
 
 
-class NotAdmitted(Exception):
+class Unauthenticated(Exception):
     """There is no valid token. `error` and `description` (RFC 6750, section 3.1) are empty without any."""
 
     def __init__(self, error: str = "", description: str = "") -> None:
@@ -25,18 +25,18 @@ class NotAdmitted(Exception):
         self.error, self.description = error, description
 
 
-class Doorway:
+class Authenticator:
     """Checks access tokens for one replica."""
 
     def __init__(self, settings: GatewaySettings, verifier: Verifier, journal: Journal) -> None:
         self._settings, self._verifier, self._journal = settings, verifier, journal
         self._budget = EventBudget(EVENTS_PER_MINUTE, name="token_refused")
 
-    def admit(self, authorization: bytes, server: str, address: str) -> Claims:
-        """The claims of the bearer token. Raises `NotAdmitted`; a token that was refused is recorded."""
+    def authenticate(self, authorization: bytes, server: str, address: str) -> Claims:
+        """The claims of the bearer token. Raises `Unauthenticated`; a token that was refused is recorded."""
         scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or not token.strip():
-            raise NotAdmitted
+            raise Unauthenticated
         wanted = metadata.resource(self._settings, server), metadata.gateway_resource(self._settings)
         try:
             return self._verifier.verify(token.strip().decode("ascii", "replace"), *wanted)
@@ -45,7 +45,7 @@ class Doorway:
 
     def refuse(
         self, error: InvalidToken, server: str, address: str, claims: Claims | None = None
-    ) -> NotAdmitted:
+    ) -> Unauthenticated:
         """Record a token that does not hold, and say what to tell its bearer."""
         if self._budget.spend(source_of(address)):
             event = AuthEvent(
@@ -62,13 +62,13 @@ class Doorway:
                 event.client_id, event.client_name = claims.client_id, claims.client_name
             self._journal.append(event)
         expired = error.reason == "token_expired"
-        return self.not_admitted("the token has expired" if expired else "the token is not valid here")
+        return self.unauthenticated("the token has expired" if expired else "the token is not valid here")
 
-    def not_admitted(self, description: str) -> NotAdmitted:
+    def unauthenticated(self, description: str) -> Unauthenticated:
         """For a token that does not hold, or no longer."""
-        return NotAdmitted("invalid_token", description)
+        return Unauthenticated("invalid_token", description)
 
-    async def turn_away(self, send: Send, error: NotAdmitted, path: str) -> None:
+    async def turn_away(self, send: Send, error: Unauthenticated, path: str) -> None:
         """Answer a request to `path`: where to sign in."""
         challenge = metadata.challenge(self._settings, path, error.error, error.description)
         await respond(send, 401, _BODY, [(b"www-authenticate", challenge)])

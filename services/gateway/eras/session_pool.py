@@ -5,13 +5,11 @@ can be asked gets a session for each call that may ask, so that it is known whic
 """
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
 
-from libs.common.lifecycle import cancel
+from libs.common.lifecycle import Tasks, cancel
 from services.gateway.connection import UpstreamFailed
-from services.gateway.eras.conversation import Conversation
+from services.gateway.eras.legacy_session import LegacySession
 from services.gateway.eras.translation import Identity
 from services.gateway.links.port import OpenSession
 
@@ -32,19 +30,19 @@ class SessionLimits:
 
 @dataclass(eq=False)
 class _Held:
-    conversation: Conversation
+    session: LegacySession
     started: "asyncio.Task[None]"
     idle: asyncio.TimerHandle | None = None
 
 
-class Pool:
-    """Conversations, each with who uses it."""
+class SessionPool:
+    """Sessions, each with who uses it."""
 
     def __init__(self, open: OpenSession, limits: SessionLimits) -> None:
         self._open, self._limits = open, limits
-        self._held: dict[Conversation, _Held] = {}
+        self._held: dict[LegacySession, _Held] = {}
         self._waiting: set[asyncio.Future[None]] = set()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = Tasks()
         self._closed = False
 
     @property
@@ -52,48 +50,47 @@ class Pool:
         return not self._held
 
     @property
-    def conversations(self) -> list[Conversation]:
+    def sessions(self) -> list[LegacySession]:
         """All that are open, the newest last."""
         return list(self._held)
 
-    async def take(self, identity: Identity, *, to_ask: bool) -> Conversation:
-        """A conversation for `identity`, to be given back; `to_ask`: only this user of it may be asked.
+    async def take(self, identity: Identity, *, to_ask: bool) -> LegacySession:
+        """A session for `identity`, to be given back; `to_ask`: only this user of it may be asked.
 
         Raises `UpstreamFailed`.
         """
         held = await self._available(identity, to_ask)
-        conversation = held.conversation
-        conversation.users += 1
-        conversation.reserved = conversation.reserved or to_ask
+        session = held.session
+        session.users += 1
+        session.reserved = session.reserved or to_ask
         if held.idle:
             held.idle.cancel()
         try:
             await asyncio.shield(held.started)
         except BaseException as error:
-            self.give_back(conversation, to_ask=to_ask)
+            self.give_back(session, to_ask=to_ask)
             if isinstance(error, asyncio.CancelledError) and held.started.cancelled():
                 raise UpstreamFailed("upstream_broke_off", "the connection to it was closed") from None
             raise
-        return conversation
+        return session
 
-    def give_back(self, conversation: Conversation, *, to_ask: bool) -> None:
-        conversation.users -= 1
+    def give_back(self, session: LegacySession, *, to_ask: bool) -> None:
+        session.users -= 1
         if to_ask:
-            conversation.reserved = False
-        held = self._held.get(conversation)
-        if held and not conversation.users:
+            session.reserved = False
+        held = self._held.get(session)
+        if held and not session.users:
             loop = asyncio.get_running_loop()
-            held.idle = loop.call_later(self._limits.idle, self._remove, conversation)
+            held.idle = loop.call_later(self._limits.idle, self._remove, session)
         self._wake()
 
     async def close(self, failure: UpstreamFailed) -> None:
         """Close all; what runs ends with `failure`."""
         self._closed = True
-        for conversation in self.conversations:
-            self._remove(conversation, failure)
+        for session in self.sessions:
+            self._remove(session, failure)
         self._wake()
-        while self._closing:
-            await asyncio.wait(self._closing)
+        await self._closing.join()
 
     async def _available(self, identity: Identity, to_ask: bool) -> _Held:
         deadline = asyncio.get_running_loop().time() + self._limits.patience
@@ -105,8 +102,8 @@ class Pool:
             await self._wait(deadline)
 
     def _suitable(self, identity: Identity, to_ask: bool) -> _Held | None:
-        for conversation, held in self._held.items():
-            if conversation.identity == identity and not (to_ask and conversation.reserved):
+        for session, held in self._held.items():
+            if session.identity == identity and not (to_ask and session.reserved):
                 return held
         return None
 
@@ -117,29 +114,29 @@ class Pool:
             if unused is None:
                 return None
             self._remove(unused)
-        conversation = Conversation(
-            self._open, identity, self._limits.start, on_over=lambda: self._remove(conversation)
+        session = LegacySession(
+            self._open, identity, self._limits.start, on_over=lambda: self._remove(session)
         )
-        started = asyncio.create_task(conversation.start(), name="legacy-initialize")
-        started.add_done_callback(lambda task: self._started(conversation, task))
-        held = self._held[conversation] = _Held(conversation, started)
+        started = asyncio.create_task(session.start(), name="legacy-initialize")
+        started.add_done_callback(lambda task: self._started(session, task))
+        held = self._held[session] = _Held(session, started)
         return held
 
-    def _started(self, conversation: Conversation, task: "asyncio.Task[None]") -> None:
+    def _started(self, session: LegacySession, task: "asyncio.Task[None]") -> None:
         if task.cancelled() or task.exception():
-            self._remove(conversation)
+            self._remove(session)
 
-    def _remove(self, conversation: Conversation, failure: UpstreamFailed | None = None) -> None:
-        held = self._held.pop(conversation, None)
+    def _remove(self, session: LegacySession, failure: UpstreamFailed | None = None) -> None:
+        held = self._held.pop(session, None)
         if held is None:
             return
         if held.idle:
             held.idle.cancel()
-        self._spawn(self._close(held, failure))
+        self._closing.spawn(self._close(held, failure), "legacy-close")
         self._wake()
 
     async def _close(self, held: _Held, failure: UpstreamFailed | None) -> None:
-        await held.conversation.close(failure)
+        await held.session.close(failure)
         await cancel(held.started)  # if it still connects
 
     async def _wait(self, deadline: float) -> None:
@@ -163,8 +160,3 @@ class Pool:
         for change in self._waiting:
             if not change.done():
                 change.set_result(None)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="legacy-close")
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)

@@ -1,36 +1,24 @@
 """The answer on its way to the caller: as it comes, or, for lists, without what the caller may not see."""
 
+import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from services.gateway.asgi import Send
 from services.gateway.capture import Capture
 from services.gateway.connection import Header, UpstreamFailed
-from services.gateway.listen import SILENCE, Listen, as_events, beats
-from services.gateway.sse import Splitter, TooLong, data_of, with_data
+from services.gateway.listen import Listen
+from services.gateway.sse import KEEP_ALIVE, Splitter, TooLong, data_of, encoded, with_data
 from services.gateway.upstream import Response
 
 # A JSON-RPC message -> the same without what the caller may not see; the same object if nothing changes.
 Filter = Callable[[bytes], bytes]
 
 _WITHOUT_BODY = {204, 304}  # whatever length they name (RFC 9110, section 8.6)
+SILENCE = 25.0  # seconds; common proxies close what is silent for 30 or 60
 
 
-def check_answer(response: Response) -> None:
-    """Raise `UpstreamFailed` for an answer that must not be passed on."""
-    if response.status == 401:
-        raise UpstreamFailed("upstream_unauthorized", "it does not accept the credential stored for it")
-    if 300 <= response.status < 400:
-        raise UpstreamFailed("upstream_bad_answer", f"it redirects elsewhere (HTTP {response.status})")
-    if response.header(b"content-encoding") not in {b"", b"identity"}:
-        raise UpstreamFailed("upstream_bad_answer", "it sent an encoded body that was not asked for")
-
-
-def is_event_stream(response: Response) -> bool:
-    return response.header(b"content-type").lower().startswith(b"text/event-stream")
-
-
-class Relay:
+class Downstream:
     """Passes one answer on. Raises `UpstreamFailed` when the answer breaks off or is not usable."""
 
     def __init__(self, send: Send, list_limit: int) -> None:
@@ -136,3 +124,31 @@ def _shown(event: bytes, shown: Filter) -> bytes:
 
 def _too_long() -> UpstreamFailed:
     return UpstreamFailed("upstream_bad_answer", "it sent an event that is too long")
+
+
+async def beats(
+    chunks: AsyncIterator[bytes], wake: asyncio.Event, silence: float
+) -> AsyncGenerator[bytes | None, None]:
+    """`chunks` as they come, and None whenever `wake` is set or nothing has come for `silence` seconds."""
+    coming = asyncio.ensure_future(anext(chunks))
+    waking = asyncio.ensure_future(wake.wait())
+    try:
+        while True:
+            await asyncio.wait({coming, waking}, timeout=silence, return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                yield coming.result()
+                coming = asyncio.ensure_future(anext(chunks))
+            else:
+                yield None
+            if waking.done() and not wake.is_set():
+                waking = asyncio.ensure_future(wake.wait())
+    except StopAsyncIteration:
+        return
+    finally:
+        coming.cancel()
+        waking.cancel()
+
+
+def as_events(due: list[bytes]) -> bytes:
+    """Messages of our own as server-sent events; if there are none, a comment that keeps the stream alive."""
+    return b"".join(map(encoded, due)) or KEEP_ALIVE

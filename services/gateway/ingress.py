@@ -3,13 +3,13 @@
 from functools import partial
 
 from services.gateway import refusals
-from services.gateway.asgi import Receive, Scope, Send
+from services.gateway.asgi import Gone, Receive, Scope, Send
+from services.gateway.authentication import Unauthenticated
 from services.gateway.bridge.exchange import Front
 from services.gateway.bridge.gate import Arrival, Gate
 from services.gateway.bridge.sse_front import session_of
-from services.gateway.doorway import NotAdmitted
 from services.gateway.metadata import path_of
-from services.gateway.passage import Gone, Passage
+from services.gateway.passage import Passage
 from services.gateway.refusals import Refusal
 from services.gateway.ticket import Caller, Shared
 
@@ -18,7 +18,7 @@ _FOREIGN_ORIGIN = Refusal(
 )
 
 
-class Lane:
+class Ingress:
     """An ASGI application for `/mcp`, `/mcp/{server}` and both with `/sse` behind it."""
 
     def __init__(self, shared: Shared, gate: Gate) -> None:
@@ -36,9 +36,9 @@ class Lane:
             return
         client = scope.get("client")
         address = str(client[0]) if client else ""
-        doorway = self._shared.doorway
+        authenticator = self._shared.authenticator
         try:
-            claims = doorway.admit(headers.get(b"authorization", b""), server, address)
+            claims = authenticator.authenticate(headers.get(b"authorization", b""), server, address)
             protocol = headers.get(b"mcp-protocol-version", b"").decode("latin-1").strip()
             session = session_of(scope) if front == "sse" else headers.get(b"mcp-session-id", b"").strip()
             caller = Caller(claims, address, protocol, session)
@@ -47,7 +47,7 @@ class Lane:
             await Passage(
                 self._shared, scope, receive, send, server=server, caller=caller, divert=divert
             ).run()
-        except NotAdmitted as error:
-            await doorway.turn_away(send, error, path_of(server, sse=front == "sse"))
+        except Unauthenticated as error:
+            await authenticator.turn_away(send, error, path_of(server, sse=front == "sse"))
         except Gone:
             return

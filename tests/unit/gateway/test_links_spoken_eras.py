@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from services.gateway.connection import UpstreamFailed
-from services.gateway.links import eras
-from services.gateway.links.eras import Eras, Learned, Spoken, learned
+from services.gateway.links import spoken_eras
 from services.gateway.links.modern import ModernEndpoint
 from services.gateway.links.port import Era, always
+from services.gateway.links.spoken_eras import Spoken, SpokenEras, Told, learned
 from tests.conftest import eventually
 from tests.unit.gateway.conftest import Exchange
 from tests.unit.gateway.links_made import SECRET, credential, modern, response, route_to, scripted
@@ -88,14 +88,12 @@ DISCOVERED = {"supportedVersions": ["2026-07-28"], "resultType": "complete"}
         ("modern", "tools/call", 200, response(1, []), {}),
     ],
 )
-def test_an_answer_tells_of_the_eras(
-    asked: Era, method: str, status: int, body: bytes, told: Learned
-) -> None:
+def test_an_answer_tells_of_the_eras(asked: Era, method: str, status: int, body: bytes, told: Told) -> None:
     assert learned(asked, method, status, body) == told
 
 
 def test_what_is_known_follows_from_both_facts() -> None:
-    cases: list[tuple[Learned, Spoken | None]] = [
+    cases: list[tuple[Told, Spoken | None]] = [
         ({"modern": True, "legacy": True}, "both"),
         ({"modern": True, "legacy": False}, "modern"),
         ({"modern": False, "legacy": True}, "legacy"),
@@ -104,7 +102,7 @@ def test_what_is_known_follows_from_both_facts() -> None:
         ({}, None),
     ]
     for told, known in cases:
-        table = Eras()
+        table = SpokenEras()
         table.saw(*HERE, told)
         assert table.known(*HERE) == known
         assert table.speaks(*HERE, "modern") is told.get("modern")
@@ -114,7 +112,7 @@ def test_what_is_known_follows_from_both_facts() -> None:
 
 
 def test_a_contradiction_is_forgotten_altogether() -> None:
-    table = Eras()
+    table = SpokenEras()
     table.saw(*HERE, {"modern": True, "legacy": True})
     table.saw(*HERE, {"modern": True})
     assert table.known(*HERE) == "both"
@@ -125,8 +123,8 @@ def test_a_contradiction_is_forgotten_altogether() -> None:
 
 def test_each_fact_is_kept_for_ten_minutes_after_it_was_last_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(eras, "elapsed", lambda: now[0])
-    table = Eras()
+    monkeypatch.setattr(spoken_eras, "elapsed", lambda: now[0])
+    table = SpokenEras()
     table.saw(*HERE, {"modern": True, "legacy": True})
     now[0] += 599
     table.saw(*HERE, {"modern": True})
@@ -139,8 +137,8 @@ def test_each_fact_is_kept_for_ten_minutes_after_it_was_last_seen(monkeypatch: p
 
 
 def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eras, "MOST", 4)
-    table = Eras()
+    monkeypatch.setattr(spoken_eras, "MOST", 4)
+    table = SpokenEras()
     for number in range(10):
         table.saw(f"server-{number}", HERE[1], {"modern": True, "legacy": True})
     assert table.known("server-7", HERE[1]) is None
@@ -158,7 +156,7 @@ def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_real_server_is_recognized(
     make: Callable[..., App], spoken: Spoken, json_response: bool
 ) -> None:
-    app, table = make(json_response=json_response), Eras()
+    app, table = make(json_response=json_response), SpokenEras()
     async with served(app) as url, route_to(url + "/mcp", credential()) as route:
         assert await table.probe(route) == spoken
         assert table.known("demo", route.url) == spoken
@@ -172,7 +170,7 @@ async def test_a_real_server_is_recognized(
 
 
 async def test_who_asks_at_the_same_time_shares_the_answer() -> None:
-    app, table = modern_only_app(), Eras()
+    app, table = modern_only_app(), SpokenEras()
     async with served(app) as url, route_to(url + "/mcp") as route:
         first, *others = [asyncio.create_task(table.probe(route)) for _ in range(20)]
         await eventually(lambda: app.requests)
@@ -191,7 +189,7 @@ async def test_an_answer_that_tells_nothing_is_a_failure_and_nothing_is_known(
     async def script(exchange: Exchange) -> None:
         await exchange.answer(b"", status)
 
-    table = Eras()
+    table = SpokenEras()
     async with scripted(script) as upstream, route_to(upstream.url) as route:
         for attempt in (1, 2):
             with pytest.raises(UpstreamFailed) as caught:
@@ -202,7 +200,7 @@ async def test_an_answer_that_tells_nothing_is_a_failure_and_nothing_is_known(
 
 
 async def test_an_upstream_that_keeps_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eras, "ASK_WITHIN", 0.2)
+    monkeypatch.setattr(spoken_eras, "ASK_WITHIN", 0.2)
     silent = [True]
 
     async def script(exchange: Exchange) -> None:
@@ -213,7 +211,7 @@ async def test_an_upstream_that_keeps_silent_is_given_up(monkeypatch: pytest.Mon
     async with scripted(script) as upstream, route_to(upstream.url) as route:
         for silent[0] in (True, False):
             with pytest.raises(UpstreamFailed) as caught:
-                await Eras().probe(route)
+                await SpokenEras().probe(route)
             assert caught.value.reason == "upstream_timeout"
             await eventually(upstream.seen[-1].gone.is_set)
 
@@ -222,7 +220,7 @@ async def test_stopping_ends_what_is_asked() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.until_gone()
 
-    table = Eras()
+    table = SpokenEras()
     async with scripted(script) as upstream, route_to(upstream.url) as route:
         asking = asyncio.create_task(table.probe(route))
         await eventually(lambda: upstream.seen)
@@ -233,7 +231,7 @@ async def test_stopping_ends_what_is_asked() -> None:
 
 
 async def test_an_endpoint_learns_in_passing_and_notices_a_downgrade() -> None:
-    table = Eras()
+    table = SpokenEras()
     downgraded = [False]
 
     async def script(exchange: Exchange) -> None:

@@ -12,22 +12,23 @@ from typing import Any
 
 import msgspec
 
-from libs.common.lifecycle import cancel
+from libs.common.lifecycle import Tasks
 from services.gateway import messages
 from services.gateway.connection import UpstreamFailed
-from services.gateway.eras import discovery, failures, inputs, translation
+from services.gateway.eras import discovery, failures, translation
 from services.gateway.eras.calls import Call, Ear, Question
 from services.gateway.eras.hearing import Hearer, Hearing
 from services.gateway.eras.inquiries import Inquiries
-from services.gateway.eras.translation import LEGACY, LEVELS, Identity, raw, text
+from services.gateway.eras.translation import Identity, raw
 from services.gateway.links.port import Check, OpenSession, always
-from services.gateway.messages import Message, NotAMessage, members
+from services.gateway.messages import Message, NotAMessage, members, text
+from services.gateway.protocol import CANCELLED, LEGACY, LEVELS
 
 MOST_SENDING = 64  # messages of our own that an upstream may leave waiting
 ANSWERED_WITHIN = 30.0  # seconds for requests of our own, but for `initialize`
 
 
-class Conversation:
+class LegacySession:
     """One session. `on_over` is called once when it has ended without `close`.
 
     `users` and `reserved` are the pool's: how many use it, and whether one of them has the right to be asked.
@@ -46,7 +47,7 @@ class Conversation:
         self._ids = itertools.count(1)
         self._running: dict[bytes, Call] = {}
         self._level = ""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._failure: UpstreamFailed | None = None  # why it is over
 
     async def start(self) -> None:
@@ -72,8 +73,7 @@ class Conversation:
     async def close(self, failure: UpstreamFailed | None = None) -> None:
         """End the session; what still runs fails."""
         self._end(failure or UpstreamFailed("upstream_broke_off", "the session with it was closed"))
-        for task in [*self._tasks]:
-            await cancel(task)
+        await self._tasks.cancel()
         await self._session.close()
 
     @property
@@ -103,7 +103,7 @@ class Conversation:
         if not call.over:
             self._over_with(call, failure=UpstreamFailed("upstream_broke_off", reason))
             if call.left:
-                self._say(inputs.cancelled(call.id, reason))
+                self._say(messages.cancelled(call.id, reason))
             if call.sending:
                 call.sending.cancel()
         self.inquiries.refuse(call, reason)
@@ -152,7 +152,7 @@ class Conversation:
             except UpstreamFailed as failure:
                 self._over_with(call, failure=failure)
 
-        call.sending = self._spawn(deliver())
+        call.sending = self._tasks.spawn(deliver(), "legacy-session")
 
     async def _request(
         self, method: str, params: Any, check: Check, within: float = ANSWERED_WITHIN
@@ -197,7 +197,7 @@ class Conversation:
             self._progress(raw, notification)
         elif method == "notifications/message":
             self._log(raw, notification)
-        elif method == "notifications/cancelled":
+        elif method == CANCELLED:
             self.inquiries.withdraw(bytes(members(notification.params).get("requestId", b"")))
         elif not self.hearing.take(raw, notification) and method not in _UNTRANSLATABLE:
             call = self.inquiries.asked or next(reversed(self._running.values()), None)
@@ -248,17 +248,11 @@ class Conversation:
         if len(self._tasks) - len(self._running) > MOST_SENDING:
             self._lose(UpstreamFailed("upstream_bad_answer", "it asks without taking the answers"))
             return
-        self._spawn(self._send_quietly(message))
+        self._tasks.spawn(self._send_quietly(message), "legacy-session")
 
     async def _send_quietly(self, message: bytes) -> None:
         with suppress(UpstreamFailed):  # the session says so itself, if it is lost
             await self._session.send(message, always)
-
-    def _spawn(self, work: Any) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work, name="legacy-conversation")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 # Of the legacy era only (changelog 2026-07-28, major change 6, minor change 11).

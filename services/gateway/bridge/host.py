@@ -1,23 +1,23 @@
 """Makes and ends the sessions that this replica hosts."""
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
 import structlog
 
-from services.gateway.bridge.conversations import Conversation, Governed, Outlet
+from libs.common.lifecycle import Tasks
+from services.gateway.bridge.conversations import Conversation, GovernedConversation, Outlet
 from services.gateway.bridge.exchange import Exchange
-from services.gateway.bridge.hosted import IDLE, Hosted, Ids, Register
-from services.gateway.bridge.http_front import HttpSession
+from services.gateway.bridge.http_front import HostedHttpSession
 from services.gateway.bridge.onward import Onward
-from services.gateway.bridge.sse_front import SseSession
-from services.gateway.bridge.upstreams import Upstreams, way
+from services.gateway.bridge.register import IDLE, Hosted, Ids, Register
+from services.gateway.bridge.sse_front import HostedSseSession
+from services.gateway.bridge.upstreams import Upstreams
 from services.gateway.connection import UpstreamFailed
-from services.gateway.ladder import Call, Decision
+from services.gateway.ladder import Call, Decision, way
 from services.gateway.links.port import Endpoint
-from services.gateway.running import Flight, Stoppable, TooMany
+from services.gateway.running import Flight, Stoppable, TooMany, moved_away
 from services.gateway.ticket import Caller, Shared, Ticket
 
 log = structlog.get_logger(__name__)
@@ -27,7 +27,6 @@ Whole: TypeAlias = Callable[[Caller], Endpoint]
 
 STOPPING = UpstreamFailed("upstream_broke_off", "the gateway replica that held the session stops")
 TOO_SLOW = UpstreamFailed("cancelled", "the client did not read what was sent to it")
-MOVED = UpstreamFailed("upstream_broke_off", "an administrator changed how it is reached")
 
 
 class _Ending(Stoppable):
@@ -49,17 +48,17 @@ class Host:
         self.register = Register()
         self._shared, self._upstreams, self._whole = shared, upstreams, whole
         self._per_user, self._backlog = settings.gateway_user_sessions, settings.gateway_backlog_limit
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending = Tasks()
 
-    def open_sse(self, exchange: Exchange, ticket: Ticket, decision: Decision) -> SseSession:
+    def open_sse(self, exchange: Exchange, ticket: Ticket, decision: Decision) -> HostedSseSession:
         """A session for a client of HTTP+SSE. Raises `Refused`."""
-        session = SseSession(self._mint(exchange, ticket, decision), exchange.caller, self._backlog)
-        self._begin(exchange, session, session, decision)
+        session = HostedSseSession(self._mint(exchange, ticket, decision), exchange.caller, self._backlog)
+        self._begin(exchange, session, decision)
         return session
 
-    def open_http(self, exchange: Exchange, ticket: Ticket, decision: Decision) -> HttpSession:
+    def open_http(self, exchange: Exchange, ticket: Ticket, decision: Decision) -> HostedHttpSession:
         """A session for a client of Streamable HTTP. Raises `Refused`."""
-        session = HttpSession(self._mint(exchange, ticket, decision), exchange.caller, self._backlog)
+        session = HostedHttpSession(self._mint(exchange, ticket, decision), exchange.caller, self._backlog)
         call = Call(exchange.server)
         flight = Flight(exchange.caller.claims, call, _Ending(self, session), lasting=True)
         try:
@@ -67,7 +66,7 @@ class Host:
         except TooMany:
             detail = "you have as many sessions and streams open as one may have"
             raise ticket.refused("too_many_streams", detail, decision) from None
-        self._begin(exchange, session, session, decision)
+        self._begin(exchange, session, decision)
         return session
 
     def _mint(self, exchange: Exchange, ticket: Ticket, decision: Decision) -> bytes:
@@ -77,9 +76,9 @@ class Host:
             raise ticket.refused("too_many_streams", detail, decision)
         return self.ids.mint(self._shared.journal.replica, exchange.server, claims)
 
-    def _begin(self, exchange: Exchange, hosted: Hosted, outlet: Outlet, decision: Decision) -> None:
+    def _begin(self, exchange: Exchange, hosted: Hosted, decision: Decision) -> None:
         hosted.server = decision.server
-        hosted.conversation = self._conversation(exchange, outlet, partial(self.end_soon, hosted))
+        hosted.conversation = self._conversation(exchange, hosted, partial(self.end_soon, hosted))
         self.register.add(hosted)
 
     def _conversation(
@@ -88,7 +87,7 @@ class Host:
         if not exchange.server:
             return Onward(self._whole(exchange.caller), outlet, on_end)
         connect = partial(self._upstreams.session, exchange.caller)
-        return Governed(self._shared, connect, outlet, on_end)
+        return GovernedConversation(self._shared, connect, outlet, on_end)
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -100,9 +99,7 @@ class Host:
     def end_soon(self, hosted: Hosted, failure: UpstreamFailed) -> None:
         """The same from where nothing may block; nobody finds the session any more."""
         self.register.remove(hosted)
-        task = asyncio.ensure_future(hosted.close(failure))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        self._ending.spawn(hosted.close(failure))
 
     def check_backlog(self, hosted: Hosted) -> None:
         """End a session whose client does not read."""
@@ -122,9 +119,9 @@ class Host:
             begun = hosted.server
             server = self._shared.tables.servers.get(begun.slug) if begun else None
             if begun and server and way(begun) != way(server):
-                self.end_soon(hosted, MOVED)
+                self.end_soon(hosted, moved_away())
 
     async def stop(self) -> None:
         for hosted in self.register.all():
             self.end_soon(hosted, STOPPING)
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        await self._ending.join()

@@ -7,7 +7,7 @@ from typing import Protocol
 from libs.common.clock import elapsed
 from libs.common.control.entries import Server
 from libs.common.tokens import Claims
-from services.gateway.bridge.conversations import Conversation
+from services.gateway.bridge.conversations import Conversation, Outlet
 from services.gateway.connection import UpstreamFailed
 from services.gateway.sessions import Sessions
 from services.gateway.ticket import Caller
@@ -38,7 +38,7 @@ class Ids:
         return f"bridged {server}", f"{claims.subject} {claims.grant}"
 
 
-class Hosted(Protocol):
+class Hosted(Outlet, Protocol):
     """A session of a client. `server` is the entry of the log with which it began."""
 
     id: bytes

@@ -146,11 +146,15 @@ def login(
     def show(page: str, code: str) -> None:
         typer.echo(f"Open {page}\nand check that it shows {code}.", err=True)
 
+    if not url.startswith(("http://", "https://")):
+        fail(f"{url!r} is no URL: give the whole one, such as http://127.0.0.1:8080/mcp/demo")
     try:
         with httpx2.Client(timeout=30) as http:
             tokens = login(url, show, http)
     except LoginFailed as error:
         fail(str(error))
+    minutes = int(tokens.get("expires_in", 0)) // 60
+    typer.echo(f"The token is good for {minutes} minutes; --json also prints one that renews it.", err=True)
     typer.echo(json.dumps(tokens) if everything else tokens["access_token"])
 
 

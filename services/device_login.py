@@ -53,7 +53,10 @@ def _discover(url: str, http: httpx2.Client) -> tuple[str, dict[str, Any]]:
     answer = http.get(url, headers={"accept": "text/event-stream"})
     found = _RESOURCE_METADATA.search(answer.headers.get("www-authenticate", ""))
     if answer.status_code != 401 or not found:
-        raise LoginFailed(f"{url} does not ask for a login (HTTP status {answer.status_code}).")
+        raise LoginFailed(
+            f"{url} does not ask for a login (HTTP status {answer.status_code}): give the URL of a server, "
+            "…/mcp/NAME, or …/mcp for all of them."
+        )
     resource = http.get(found[1]).raise_for_status().json()
     issuer: str = resource["authorization_servers"][0]
     parts = urlsplit(issuer)

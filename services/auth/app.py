@@ -152,7 +152,11 @@ def _parts(
         provider=Provider(settings) if settings.auth_oidc_issuer else None,
         accounts=Accounts(store, settings, bus, follower, owner, journal),
         oauth=_oauth_server(store, keys, mint, settings.public_url),
-        documents=Documents(store.clients, private=settings.auth_private_client_documents),
+        documents=Documents(
+            store.clients,
+            private=settings.auth_private_client_documents,
+            enabled=settings.auth_client_documents == "on",
+        ),
         login_throttle=LoginThrottle(),
         device_throttle=Throttle(20, HOUR),
         registration_throttle=Throttle(settings.auth_registrations_per_hour, HOUR),

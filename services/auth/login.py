@@ -58,7 +58,7 @@ async def sign_in(
     except Unavailable:
         parts.login_throttle.forgive(account, address, device)
         raise
-    if user and (question := await asking.ask(request, parts, user, target)):
+    if user and user.active and (question := await asking.ask(request, parts, user, target)):
         parts.login_throttle.forgive(account, address, device)
         return question
     response = await admit(request, parts, user, target, "password") if user else None

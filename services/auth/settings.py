@@ -1,5 +1,7 @@
 """Settings of the auth service."""
 
+from typing import Literal
+
 from pydantic import Field, SecretStr, field_validator
 
 from libs.common.sql import sqlite_url
@@ -38,6 +40,11 @@ class AuthSettings(SignInSettings):
         90 * DAY, ge=DAY, description="How long a key signs tokens before the next one takes over."
     )
 
+    auth_client_documents: Literal["on", "off"] = Field(
+        "on",
+        description="Whether clients may identify themselves by a document at a URL, which is fetched. Where "
+        "nothing outside can be reached, off makes them register instead.",
+    )
     auth_private_client_documents: bool = Field(
         False,
         description="Whether client metadata documents may lie on this machine or in a private network.",

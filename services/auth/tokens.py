@@ -11,7 +11,7 @@ from services.auth.keys import SigningKeys
 
 
 class Mint:
-    """Signs access tokens, which last for `access_lifetime` seconds, and the console's cookie, as `issuer`."""
+    """Signs access tokens, good for `access_lifetime` seconds, and the console's cookie, as `issuer`."""
 
     def __init__(self, keys: SigningKeys, issuer: str, access_lifetime: int) -> None:
         self._keys, self._issuer, self.access_lifetime = keys, issuer, access_lifetime

@@ -68,6 +68,7 @@ def describe_gateway(place: Place, settings: Settings) -> None:
         "nats_user": place.nats.user,
         "nats_password": place.nats.password,
         "gateway_session_key": settings.model_dump()["gateway_session_key"].get_secret_value(),
+        "gateway_stdio": settings.model_dump()["gateway_stdio"],
     }
     lines = [f"{PREFIX}{name.upper()}={shlex.quote(value)}\n" for name, value in values.items()]
     write_private(place.directory.path / "gateway.env", "".join(lines))

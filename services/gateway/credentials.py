@@ -1,5 +1,6 @@
 """Service credentials, opened in memory: asked for once, dropped when the log names a new version."""
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -23,6 +24,9 @@ from services.gateway.connection import Header
 from services.gateway.redaction import Redactor
 
 log = structlog.get_logger(__name__)
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
 
 
 class Opened(NamedTuple):
@@ -66,10 +70,10 @@ class Wallet:
             sealed = await self._bus.request(OPEN_CREDENTIAL, query, SealedCredential)
             secret = opener.open(sealed.box, credential_context(slug, user, sealed.version))
             injection = msgspec.json.decode(secret, type=Injection)
-        except (LockgateError, NotForUs, msgspec.DecodeError) as error:
+            headers = [_header(name, value) for name, value in injection.headers.items()]
+        except (LockgateError, NotForUs, msgspec.DecodeError, _NoHeader) as error:
             log.warning("credential_not_opened", key=key, error=repr(error))
             raise Unavailable("its credential cannot be had now") from error
-        headers = [(n.lower().encode("ascii"), v.encode("latin-1")) for n, v in injection.headers.items()]
         variables = [(n.encode(), v.encode()) for n, v in injection.environment.items()]
         redactor = Redactor([*headers, *variables])
         opened = Opened(headers, redactor, injection.environment, sealed.version)
@@ -80,3 +84,15 @@ class Wallet:
         """A follower's callback: what the log changed is not held any longer."""
         if key.startswith("credential."):
             self._opened.pop(key.removeprefix("credential."), None)
+
+
+class _NoHeader(Exception):
+    """A credential cannot be a header. It is not named, because this is logged."""
+
+
+def _header(name: str, value: str) -> Header:
+    """A header to be added (RFC 9110, section 5.5). With a line break in it, it would be several, or end the
+    request, and another one would follow that nobody decided on. Raises `_NoHeader`."""
+    if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+        raise _NoHeader
+    return name.lower().encode("ascii"), value.encode("latin-1")

@@ -112,7 +112,7 @@ async def _list(endpoint: Endpoint, method: str, capabilities: set[str]) -> list
             raise UpstreamFailed("upstream_bad_answer", _complaint(method, answer.error))
         result = messages.members(answer.result)
         found += _offered(bytes(result.get(member, b"[]")), named_by)
-        if len(found) > MOST:
+        if len(found) > MOST or sum(len(each.name) for each in found) > ANSWER:
             break
         cursor = result.get("nextCursor")
         if cursor is None or bytes(cursor) == b"null":

@@ -67,6 +67,7 @@ _BY_REASON = {
     "upstream_busy": (503, UPSTREAM_FAILED),
     "upstream_down": (503, UPSTREAM_FAILED),
     "stdio_disabled": (502, UPSTREAM_FAILED),
+    "cancelled": (502, UPSTREAM_FAILED),  # the session ended, while something of it was on its way
 }
 _RETRY_LATER = {429, 503}
 
@@ -83,7 +84,8 @@ def refusal(
     status, code = _BY_REASON[reason]
     hidden = reason in {"server_unknown", "server_not_allowed"}
     if hidden:  # the same answer for both, byte for byte
-        message, reason, rule, revision = f"Unknown server: {server}", "server_unknown", "", 0
+        message = f"Unknown server: {server}. Check its URL, or ask an administrator for access."
+        reason, rule, revision = "server_unknown", "", 0
     else:
         message = f"Lockgate: {server}: {detail}"
     if status == 200 and not answered:

@@ -4,6 +4,7 @@ It calls a tool, waits until its token has expired, and calls it again.
 """
 
 import asyncio
+import json
 import sys
 from typing import Any
 
@@ -19,7 +20,7 @@ async def main(url: str, seconds: float) -> None:
 
 async def count(client: Client[Any], text: str) -> None:
     result = await client.call_tool("word_count", {"text": text})
-    print(result.content[0].text, flush=True)
+    print(json.dumps(result.structured_content), flush=True)
 
 
 if __name__ == "__main__":

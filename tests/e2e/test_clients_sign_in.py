@@ -1,6 +1,6 @@
 """Other people's clients: from a server's URL to a call and, when their token has expired, a refresh.
 
-Each gets the URL and a desktop with a browser; the first call sends the person there, and nothing does after that.
+Each gets the URL and a desktop with a browser. The first call sends the person there, no other does.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -100,9 +101,10 @@ async def mcp_by_document(visit: Visit) -> list[str]:
 
 
 async def fastmcp(visit: Visit) -> list[str]:
-    pytest.importorskip("fastmcp")
+    if find_spec("fastmcp") is None:
+        pytest.skip("fastmcp is not installed")
     command = [sys.executable, "-W", "ignore", "-m", "tests.e2e.fastmcp_client", visit.url, str(EXPIRED)]
-    return (await _run(command, visit.desktop.environment())).split()
+    return (await _run(command, visit.desktop.environment())).splitlines()
 
 
 async def mcp_remote(visit: Visit) -> list[str]:
@@ -119,7 +121,10 @@ async def mcp_remote(visit: Visit) -> list[str]:
 
 async def mcporter(visit: Visit) -> list[str]:
     config = visit.desktop.home / "mcporter.json"
-    config.write_text(json.dumps({"mcpServers": {"demo": {"baseUrl": visit.url, "auth": "oauth"}}}))
+    # At a fixed port: with another redirect URI in each run it registers anew, and has no use for its tokens.
+    redirect = f"http://127.0.0.1:{free_port()}/callback"
+    server = {"baseUrl": visit.url, "auth": "oauth", "oauthRedirectUrl": redirect}
+    config.write_text(json.dumps({"mcpServers": {"demo": server}}))
     packages = visit.packages()
     environment = visit.desktop.environment(packages)
 
@@ -134,7 +139,8 @@ async def mcporter(visit: Visit) -> list[str]:
 
 async def inspector(visit: Visit) -> list[str]:
     packages = visit.packages()
-    environment = visit.desktop.environment(packages, MCP_AUTO_OPEN_ENABLED="true")
+    keeps = {"MCP_INSPECTOR_SECRET_STORE": "file"}  # there is no keyring
+    environment = visit.desktop.environment(packages, MCP_AUTO_OPEN_ENABLED="true", **keeps)
     callback = f"http://127.0.0.1:{free_port()}/oauth/callback"
 
     async def call(text: str) -> str:
@@ -231,7 +237,10 @@ async def test_a_client_signs_in_once_calls_and_refreshes(
     email = f"{client.__name__.replace('_', '-')}@example.com"
     calls = await gate.recorded(2, tool="word_count", user=email)
     assert {call["status"] for call in calls} == {"ok"}
+    seen: Counter[str] = Counter()
     async with asyncio.timeout(20):
-        while not (seen := Counter(event["event"] for event in await events_of(gate, email)))["refreshed"]:
+        while seen["granted"] + seen["refreshed"] < 2:
+            seen = Counter(event["event"] for event in await events_of(gate, email))
             await asyncio.sleep(0.1)
     assert (seen["consented"], seen["granted"]) == (1, 1), "the person was asked once"
+    assert seen["refreshed"], "and the client did the rest"

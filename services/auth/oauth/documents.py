@@ -52,14 +52,19 @@ class Document(BaseModel):
 class Documents:
     """The clients with documents, by their URL. `private`: documents may lie on this machine or network."""
 
-    def __init__(self, clients: Clients, *, private: bool, fetch: Fetch | None = None) -> None:
+    def __init__(
+        self, clients: Clients, *, private: bool, enabled: bool = True, fetch: Fetch | None = None
+    ) -> None:
+        self.enabled = enabled
         self._clients, self._private = clients, private
         self._fetch = fetch or self._over_http
         self._failed: dict[str, tuple[int, str]] = {}  # URL -> until when not to try again, and why
 
     def is_document(self, client_id: str) -> bool:
         """Whether a client id is the URL of a document: https, with a path, and nothing that hides where it
-        leads (section 3)."""
+        leads (section 3). None is where documents are switched off."""
+        if not self.enabled:
+            return False
         try:
             parts = urlsplit(client_id)
             _ = parts.port
@@ -87,7 +92,11 @@ class Documents:
             self._note_failure(client_id, str(error), now)
             if known and (known.fresh_until or 0) > now - KEPT_AFTER_FAILURE:
                 return
-            raise BadDocument(f"{client_id[:200]} should describe the application, but {error}.") from error
+            raise BadDocument(
+                f"Lockgate reads what the application says about itself at {client_id[:200]}, but {error}. "
+                "An administrator may have to let Lockgate reach it, or to switch "
+                "LOCKGATE_AUTH_CLIENT_DOCUMENTS off."
+            ) from error
         await asyncio.to_thread(self._clients.put, client)
 
     def _note_failure(self, client_id: str, why: str, now: int) -> None:

@@ -16,12 +16,14 @@ from services.auth.oauth.introspection import INTROSPECTION_AUTH_METHODS
 from services.auth.oauth.prompts import PROMPTS
 from services.auth.oauth.server import SCOPES
 from services.auth.parts import parts_of
+from services.auth.settings import AuthSettings
 
 _CACHE = {"Cache-Control": "public, max-age=300"}
 
 
-def metadata(public_url: str) -> dict[str, object]:
-    """The metadata of the authorization server whose issuer is exactly `public_url`."""
+def metadata(settings: AuthSettings) -> dict[str, object]:
+    """The metadata of the authorization server whose issuer is exactly the public URL."""
+    public_url = settings.public_url
     return {
         "issuer": public_url,
         "authorization_endpoint": f"{public_url}/oauth/authorize",
@@ -41,20 +43,20 @@ def metadata(public_url: str) -> dict[str, object]:
         "code_challenge_methods_supported": ["S256"],
         "prompt_values_supported": list(PROMPTS),
         "authorization_response_iss_parameter_supported": True,
-        "client_id_metadata_document_supported": True,
+        "client_id_metadata_document_supported": settings.auth_client_documents == "on",
     }
 
 
 async def server_metadata(request: Request) -> Response:
     """RFC 8414."""
-    return JSONResponse(metadata(parts_of(request).settings.public_url), headers=_CACHE)
+    return JSONResponse(metadata(parts_of(request).settings), headers=_CACHE)
 
 
 async def openid_metadata(request: Request) -> Response:
     """The same for clients that look where OpenID Connect has it, with the two members that their parsers
     insist on (RFC 8414, section 5). There are no ID tokens."""
     extra = {"subject_types_supported": ["public"], "id_token_signing_alg_values_supported": [ALGORITHM]}
-    return JSONResponse(metadata(parts_of(request).settings.public_url) | extra, headers=_CACHE)
+    return JSONResponse(metadata(parts_of(request).settings) | extra, headers=_CACHE)
 
 
 async def jwks(request: Request) -> Response:

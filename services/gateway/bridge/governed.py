@@ -13,7 +13,7 @@ from services.gateway.bridge.upstreams import Upstreams
 from services.gateway.capture import Capture
 from services.gateway.connection import UpstreamFailed
 from services.gateway.credentials import Opened
-from services.gateway.envelope import Malformed, parse
+from services.gateway.envelope import Malformed, is_simple, parse
 from services.gateway.ladder import Decision
 from services.gateway.links.port import Check, Emit, Endpoint, always
 from services.gateway.lists import is_filtered, is_personal
@@ -157,7 +157,7 @@ class GovernedEndpoint(Endpoint):
     async def request(self, message: bytes, emit: Emit, check: Check) -> bytes:
         ticket = Ticket(self._shared, self._caller, self._server, "POST")
         try:
-            _take(ticket, message)
+            await _take(ticket, message)
             return await self._governor.request(self._caller, ticket, message, emit, check)
         except Refused as error:
             ticket.deny(error)
@@ -170,7 +170,7 @@ class GovernedEndpoint(Endpoint):
     async def notify(self, message: bytes, check: Check) -> None:
         ticket = Ticket(self._shared, self._caller, self._server, "POST")
         try:
-            _take(ticket, message)
+            await _take(ticket, message)
             await self._governor.notify(self._caller, ticket, message, check)
         except Refused as error:
             ticket.deny(error)
@@ -189,9 +189,9 @@ def signed_out(error: Unauthenticated) -> Refusal:
     return Refusal(401, refusals.DENIED, f"Lockgate: {error.description}", "token_revoked")
 
 
-def _take(ticket: Ticket, message: bytes) -> None:
+async def _take(ticket: Ticket, message: bytes) -> None:
     try:
-        ticket.take(parse(message))
+        ticket.take(parse(message) if is_simple(message) else await asyncio.to_thread(parse, message))
     except Malformed as error:
         ticket.keep_input(message)
         raise Refused(Refusal(400, error.code, error.detail, error.reason), error.id) from error

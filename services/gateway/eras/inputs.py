@@ -74,7 +74,8 @@ def legacy_question(id: bytes, question: bytes, elicitation: str) -> bytes:
         if text(params.get("mode")) == "url":
             params.setdefault("elicitationId", raw(elicitation))
             parts["params"] = msgspec.Raw(joined(params))
-    return joined({"jsonrpc": raw("2.0"), "id": msgspec.Raw(id)} | parts)
+    # What would make it another request, or the answer to one of the client's, is not the server's to say.
+    return joined(without(parts, "result", "error") | {"jsonrpc": raw("2.0"), "id": msgspec.Raw(id)})
 
 
 def input_required(questions: Members, state: str = "") -> bytes:

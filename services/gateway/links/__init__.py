@@ -25,5 +25,6 @@ Over the standard streams of child processes:
     sharing.py          many sessions over one process of a legacy revision
     shared_session.py   one of those sessions
     shared_endpoint.py  many callers over one process of the modern revision
+    tasks.py            whose a task is, where several people share a process (pure)
     renaming.py         what names a request beside its id, where several callers share a pipe (pure)
 """

@@ -1,5 +1,6 @@
 """Messages from upstreams, out of event streams and bodies."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator
@@ -11,6 +12,8 @@ from services.gateway import messages
 from services.gateway.connection import UpstreamFailed
 from services.gateway.sse import Splitter, TooLong, data_of
 from services.gateway.upstream import Response
+
+TURN = 256  # events of one piece before everybody else has a turn
 
 _FIELD = re.compile(rb"^(event|id|retry)(?:: ?([^\n\0]*))?$", re.MULTILINE)
 _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -37,8 +40,10 @@ async def events(response: Response, limit: int) -> AsyncGenerator[Event, None]:
         except TooLong as error:
             detail = f"it sent an event of more than {limit} bytes"
             raise UpstreamFailed("upstream_bad_answer", detail) from error
-        for raw in whole:
+        for number, raw in enumerate(whole, 1):
             yield event_of(raw)
+            if number % TURN == 0:
+                await asyncio.sleep(0)
 
 
 def event_of(raw: bytes) -> Event:

@@ -14,9 +14,11 @@ from typing import Any, TypeAlias
 import msgspec
 
 from services.gateway.connection import Header
+from services.gateway.subjects import LONGEST
 
 MARK = "x-mcp-header"
 TOOLS = 2048  # that are remembered of one upstream
+MOST_MARKS, LONGEST_MARK = 64, 1024  # of one tool; characters of the header's name and the path
 
 # Where in the arguments a value stands, and the header that mirrors it.
 Mirrored: TypeAlias = dict[tuple[str, ...], bytes]
@@ -68,6 +70,8 @@ class Parameters:
         except (ValueError, RecursionError):
             return
         for tool in listed:
+            if len(tool.name) > LONGEST["tool"]:
+                continue  # nobody may call it
             self._known.pop(tool.name, None)
             self._known[tool.name] = (
                 mirrored(bytes(tool.schema)) if MARK.encode() in bytes(tool.schema) else {}
@@ -96,9 +100,13 @@ def mirrored(schema: bytes) -> Mirrored:
     except (ValueError, RecursionError):
         return {}
     found: Mirrored = {}
+    if len(marks) > MOST_MARKS:
+        return {}
     for path, schema_there in marks:
         name = schema_there[MARK]
         if not path or not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            return {}
+        if len(name) + sum(map(len, path)) > LONGEST_MARK:
             return {}
         kind = schema_there.get("type")
         if not isinstance(kind, str) or kind not in _MARKABLE or name.lower().encode() in found.values():

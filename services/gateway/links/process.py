@@ -31,6 +31,8 @@ SUPERVISOR = Path(__file__).with_name("supervisor.py")
 INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 
 CHUNK = 64 * 1024  # bytes read at once
+TURN = 256  # lines taken before everybody else has a turn
+ERRORS_RATE = 1024 * 1024  # bytes a second that are read of standard error; who writes more has to wait
 UNREAD = 1024 * 1024  # bytes that a process may leave unread before messages of our own are dropped
 # Seconds from each step of stopping to the next: input closed, SIGTERM, SIGKILL, given up.
 STEPS = (2.0, 2.0, 2.0)
@@ -238,11 +240,13 @@ class Process:
         line = bytearray()
         async for chunk in _chunks(self._streams.stdout):
             *ends, rest = chunk.split(b"\n")
-            for end in ends:
+            for number, end in enumerate(ends, 1):
                 line += end
                 if not self._take(line):
                     return
                 line.clear()
+                if number % TURN == 0:
+                    await asyncio.sleep(0)
             line += rest
             if len(line) > self._program.limits.line and not self._take(line):
                 return
@@ -267,6 +271,7 @@ class Process:
         redactor = self._program.redactor
         async for chunk in redactor.stream(chunks) if redactor else chunks:
             self.errors.feed(chunk)
+            await asyncio.sleep(len(chunk) / ERRORS_RATE)
 
     # -- its input ----------------------------------------------------------------------------------
 

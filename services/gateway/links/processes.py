@@ -108,7 +108,7 @@ class Processes:
         instance = self._instance(key, server, opened)
         speaker = await instance.shared(self._order(known))
         if not isinstance(speaker, Sharing):
-            return Reached("modern", endpoint=SharedEndpoint(speaker))
+            return Reached("modern", endpoint=SharedEndpoint(speaker, user))
         self._legacy.add(known)
         if own:
             self._ends.spawn(instance.stop(_ended(IDLE)))  # it was started only to find that out

@@ -6,6 +6,7 @@ request; it can be told whose it is while only one running request asked for any
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -18,6 +19,7 @@ from services.gateway.links.handshake import FIRST_ID
 from services.gateway.links.port import Check, Emit
 from services.gateway.links.process import again
 from services.gateway.links.stdio import Pipe
+from services.gateway.links.tasks import Owners, task_of
 from services.gateway.messages import Message
 from services.gateway.protocol import CANCELLED, INVALID_PARAMS, META_LOG_LEVEL, META_SUBSCRIPTION
 
@@ -53,6 +55,7 @@ class Serving:
         self.pipe = pipe
         self._names = count(FIRST_ID)
         self._requests: dict[int, Request] = {}
+        self.owners = Owners()
         pipe.on_message, pipe.on_closed = self._take, self._end
 
     @property
@@ -131,8 +134,9 @@ class Serving:
 class SharedEndpoint:
     """An `Endpoint` (port.py) among those that share a process."""
 
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
+    def __init__(self, serving: Serving, user: str) -> None:
+        self._serving, self._user = serving, user
+        serving.owners.join(user)
         self._requests: set[Request] = set()
         self._open = True
 
@@ -144,10 +148,16 @@ class SharedEndpoint:
             logs = META_LOG_LEVEL in renaming.meta_of(read.params)
         except messages.NotAMessage:
             return messages.error(read.id, INVALID_PARAMS, "params and _meta must be objects")
+        if not self._serving.owners.may_name(read, self._user):
+            return messages.error(read.id, INVALID_PARAMS, "there is no such task")
         request = Request(read.id, emit, logs, read.method == "subscriptions/listen")
         self._requests.add(request)
         try:
-            return await self._serving.carry(request, message, read.params, check)
+            answer = await self._serving.carry(request, message, read.params, check)
+            with suppress(messages.NotAMessage):
+                if task := task_of(messages.read(answer).result):
+                    self._serving.owners.keep(task, self._user)
+            return answer
         finally:
             self._requests.discard(request)
 

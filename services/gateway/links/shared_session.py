@@ -99,9 +99,8 @@ class SharedSession:
             case "tasks/list":
                 detail = "tasks/list: it would list the tasks of all sessions that share this connection"
                 return messages.error(read.id, METHOD_NOT_FOUND, detail)
-            case "tasks/get" | "tasks/result" | "tasks/cancel":
-                if not self._sharing.may_name(renaming.text(read.params, "taskId"), self.user):
-                    return messages.error(read.id, INVALID_PARAMS, "there is no such task")
+            case _ if not self._sharing.owners.may_name(read, self.user):
+                return messages.error(read.id, INVALID_PARAMS, "there is no such task")
             case "resources/subscribe" if len(self.subscriptions) >= MOST_KEPT:
                 return messages.error(read.id, INVALID_PARAMS, f"more than {MOST_KEPT} subscriptions")
             case "resources/unsubscribe":

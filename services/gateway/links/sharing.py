@@ -7,6 +7,7 @@ have all been one person's, and administrators otherwise (Process.errors).
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,13 +20,12 @@ from services.gateway.links.handshake import FIRST_ID, answer_for_nobody
 from services.gateway.links.port import Check
 from services.gateway.links.process import again
 from services.gateway.links.stdio import Pipe
+from services.gateway.links.tasks import Owners, task_of
 from services.gateway.messages import Members, Message
 from services.gateway.protocol import CANCELLED, LEGACY, LEVELS, LIST_CHANGES
 
 if TYPE_CHECKING:
     from services.gateway.links.shared_session import SharedSession
-
-MOST_TASKS = 100_000  # whose owners are known
 
 
 class Call(NamedTuple):
@@ -45,8 +45,7 @@ class Sharing:
         self._result = messages.members(initialized)
         self._names = count(FIRST_ID)
         self._sessions: set[SharedSession] = set()
-        self._users: set[str] = set()
-        self._tasks: dict[str, str] = {}  # task id -> whose it is, oldest first
+        self.owners = Owners()
         self.calls: dict[int, Call] = {}
         self.tokens: dict[int | None, tuple[SharedSession, bytes]] = {}
         pipe.on_message, pipe.on_closed = self._take, self._end
@@ -60,7 +59,7 @@ class Sharing:
         if self.pipe.failure:
             raise self.pipe.failure
         self._sessions.add(session)
-        self._users.add(session.user)
+        self.owners.join(session.user)
 
     def leave(self, session: "SharedSession") -> None:
         """Forget it, and tell the process that nobody waits for its answers any more."""
@@ -108,16 +107,6 @@ class Sharing:
         named = (params or {}) | {"requestId": msgspec.Raw(str(name).encode())}
         self.pipe.offer(messages.notification(CANCELLED, named))
 
-    def may_name(self, task: str, user: str) -> bool:
-        """Whether the task is `user`'s. The process cannot tell, for it knows one client; one that was there
-        before it is anybody's as long as there is only one person."""
-        return self._tasks[task] == user if task in self._tasks else len(self._users) == 1
-
-    def _keep_task(self, task: str, user: str) -> None:
-        self._tasks.setdefault(task, user)
-        if len(self._tasks) > MOST_TASKS:
-            del self._tasks[next(iter(self._tasks))]
-
     def is_subscribed(self, uri: str) -> bool:
         return any(uri in session.subscriptions for session in self._sessions)
 
@@ -155,9 +144,11 @@ class Sharing:
         call = self.calls.pop(name, None) if name is not None else None
         if name is None or call is None:
             return  # cancelled, or our own
-        task = renaming.text(bytes(messages.members(message.result).get("task", b"")), "taskId")
+        task = ""
+        with suppress(messages.NotAMessage):  # a strange result is the caller's to judge
+            task = task_of(message.result)
         if task:
-            self._keep_task(task, call.session.user)
+            self.owners.keep(task, call.session.user)
         # Progress of a task goes on after this answer; each session keeps so many.
         self.tokens.pop(call.session.keep_task(task, name) if task else name, None)
         if message.error:
@@ -191,7 +182,7 @@ class Sharing:
             case "notifications/tasks/status":
                 task = renaming.text(message.params, "taskId")
                 return [session for session in self._sessions if task in session.tasks]
-        if len(self._users) > 1:
+        if self.owners.users > 1:
             return None
         if message.method == "notifications/message":
             level = _rank(renaming.text(message.params, "level"))

@@ -83,6 +83,18 @@ async def test_the_metadata_says_so(house: House) -> None:
     assert metadata["client_id_metadata_document_supported"] is True
 
 
+async def test_switched_off_they_are_not_offered_and_not_read(settings: AuthSettings, site: Site) -> None:
+    app = create_app(settings.model_copy(update={"auth_client_documents": "off"}))
+    async with app.router.lifespan_context(app):
+        house = House(app, settings)
+        metadata = (await house.http().get("/.well-known/oauth-authorization-server")).json()
+        assert metadata["client_id_metadata_document_supported"] is False
+        browser = await house.signed_in()
+        page = await browser.get(Client(house.http(), site.url).authorize_url())
+        assert (page.status_code, site.asked) == (400, 0)
+        await house.close()
+
+
 async def test_consent_names_the_host_that_describes_the_client(browser: Browser, client: Client) -> None:
     page = await browser.get(client.authorize_url())
     assert "Described by</dt><dd><strong>127.0.0.1</strong>" in page.text

@@ -8,24 +8,38 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from libs.common.clock import elapsed
 from libs.common.control.entries import CredentialVersion, ServerAccess, origin_of
 from libs.common.control.entries import Server as Entry
 from libs.common.control.follower import SUBJECT
+from libs.common.requests import (
+    OPEN_CREDENTIAL,
+    Injection,
+    OpenCredential,
+    SealedCredential,
+    credential_context,
+)
+from libs.common.sealed import seal
 from services.gateway import messages, passage
 from services.gateway.aggregate import endpoint as aggregate_endpoint
 from services.gateway.aggregate.changes import Changes
 from services.gateway.aggregate.endpoint import Aggregate, Names, Surroundings
-from services.gateway.bridge.conversations import key_of
+from services.gateway.bridge.conversations import ENDED, key_of
 from services.gateway.bridge.http_front import HostedHttpSession
 from services.gateway.bridge.streams import OVERHEAD, Stream
 from services.gateway.capture import Capture
 from services.gateway.connection import UpstreamFailed
 from services.gateway.envelope import parse
+from services.gateway.eras import inputs
 from services.gateway.eras.calls import Call
 from services.gateway.eras.hearing import EARLY_BYTES, Hearer
 from services.gateway.eras.inquiries import OPEN_BYTES, Inquiries
+from services.gateway.links.events import events
+from services.gateway.links.handshake import FIRST_ID
+from services.gateway.links.parameters import Parameters, mirrored
 from services.gateway.links.port import Check, Emit, Endpoint, always
 from services.gateway.links.spoken_eras import SpokenEras
 from services.gateway.links.sse import SseSession
@@ -38,7 +52,7 @@ from tests.conftest import eventually
 from tests.unit.gateway import raw_upstream
 from tests.unit.gateway.bridge_made import ACCESS, Behind, ByHand, behind, by_hand
 from tests.unit.gateway.conftest import PUBLIC_URL, Exchange, House, token
-from tests.unit.gateway.links_made import Talk, event, request, response, route_to, scripted
+from tests.unit.gateway.links_made import Talk, event, modern, request, response, route_to, scripted
 from tests.unit.gateway.stdio_made import World, world
 from tests.unit.gateway.stdio_made import by_hand as program
 from tests.unit.gateway.test_links_sse import Stream as SseStream
@@ -208,6 +222,29 @@ class TestIdsGivenUp:
             assert (await client.request("ping", id=7)).json()["result"] == {}
 
 
+class TestTheEndOfASession:
+    async def test_a_notification_that_was_on_its_way_fails_in_an_orderly_manner(
+        self, client: ByHand, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reached, gate, admit = asyncio.Event(), asyncio.Event(), house.gateway.journal.admit
+
+        async def slowly(record: Any) -> None:
+            await admit(record)
+            reached.set()
+            await gate.wait()
+
+        monkeypatch.setattr(house.gateway.journal, "admit", slowly)
+        telling = asyncio.create_task(client.notify("notifications/roots/list_changed"))
+        async with asyncio.timeout(10):
+            await reached.wait()
+        host = house.gateway.bridge.gate.host
+        await host.end(host.register.all()[0], ENDED)
+        gate.set()
+        answer = await telling
+        assert answer.status_code == 502
+        assert answer.json()["error"]["data"]["reason"] == "cancelled"
+
+
 class TestMoved:
     """What was decided before a change does not leave after it to where it may not go any more."""
 
@@ -357,6 +394,25 @@ class TestMemory:
         answer = json.loads(await Aggregate(around).request(request(1, "tools/list"), lambda _: None, always))
         assert answer["result"]["tools"] == [] and endless.pages == 5
 
+    def test_names_that_nobody_may_call_are_not_remembered(self) -> None:
+        names, parameters = Names(), Parameters()
+        for number in range(10):
+            name = "x" * 100_000 + str(number)
+            names.learn("a", [name])
+            parameters.learn(json.dumps({"tools": [{"name": name, "inputSchema": {}}]}).encode())
+        assert not names._places and not parameters._known
+
+    @pytest.mark.parametrize(
+        "properties",
+        [
+            {f"p{n}": {"type": "string", "x-mcp-header": f"h{n}"} for n in range(1000)},
+            {"p": {"type": "string", "x-mcp-header": "h" * 10_000}},
+            {"p" * 10_000: {"type": "string", "x-mcp-header": "h"}},
+        ],
+    )
+    def test_marks_of_parameters_are_bounded(self, properties: Any) -> None:
+        assert mirrored(json.dumps({"properties": properties}).encode()) == {}
+
     async def test_half_sent_requests_of_one_person_are_limited(self, house: House) -> None:
         head = (
             f"POST /mcp/demo HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token()}\r\n"
@@ -415,6 +471,36 @@ class TestTime:
         assert b"".join(pieces) == b"a" * 5000
         assert len(pieces) < 100
 
+    async def test_a_flood_of_events_leaves_everybody_a_turn(self) -> None:
+        async def script(exchange: Exchange) -> None:
+            await exchange.open_stream()
+            await exchange.event(b":\n\n" * 20_000, last=True)
+
+        async with scripted(script) as upstream, route_to(upstream.url) as route:
+            turns = 0
+
+            async def others() -> None:
+                nonlocal turns
+                while True:
+                    await asyncio.sleep(0)
+                    turns += 1
+
+            async with route.answer(b"GET", []) as answer:
+                await asyncio.sleep(0.2)  # all of it has come
+                task = asyncio.create_task(others())
+                count = len([found async for found in events(answer, 100_000)])
+                task.cancel()
+        assert count == 20_000 and turns > 50
+
+    async def test_who_floods_standard_error_has_to_wait(self, tmp_path: Path) -> None:
+        async with world(tmp_path) as at:
+            at.put(program())
+            alice = await _talk(at, "alice")
+            began = elapsed()
+            await alice.say(request(5, "complain", lines=30_000, word="x" * 60))  # more than 2 MB
+            await alice.answer(5)
+            assert elapsed() - began > 1
+
 
 class TestRedaction:
     """An upstream repeats the credential as its JSON writer, or its way of saying no, has it."""
@@ -459,6 +545,40 @@ class TestRedaction:
             assert await cut(at) == redactor.whole(text)
 
 
+class TestCredentials:
+    """Who stores a credential decides its value, and nothing else of a request."""
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"X-Api-Key": "k\r\n\r\nPOST /mcp HTTP/1.1\r\n"},
+            {"X-Api-Key": "k\nx-admin: 1"},
+            {"X-Api-Key": "k\0"},
+            {"X-Api-Key\r\nx": "k"},
+            {"X-Api-Key": "\u20ac"},
+        ],
+    )
+    async def test_what_is_no_header_is_not_sent(self, house: House, headers: dict[str, str]) -> None:
+        async def open_credential(query: OpenCredential) -> SealedCredential:
+            secret = msgspec.json.encode(Injection(headers=headers))
+            box = seal(secret, query.public_key, credential_context(query.slug, query.user, 1))
+            return SealedCredential(version=1, box=box)
+
+        await house.bus.serve(OPEN_CREDENTIAL, OpenCredential, open_credential)
+        await house.bus.client.flush()
+        await house.store_credential()
+        answer = await house.call(bearer=token(audience=f"{PUBLIC_URL}/mcp/keyed"), server="keyed")
+        assert answer.json()["error"]["data"]["reason"] == "credential_unavailable"
+        assert not house.upstream.seen
+
+
+class TestQuestions:
+    def test_a_question_cannot_pass_for_an_answer(self) -> None:
+        forged = b'{"method":"roots/list","id":5,"jsonrpc":"1.0","result":{"content":[]},"error":{},"x":1}'
+        asked = json.loads(inputs.legacy_question(b'"lockgate-1"', forged, ""))
+        assert asked == {"jsonrpc": "2.0", "id": "lockgate-1", "method": "roots/list", "x": 1}
+
+
 class TestEras:
     """Nobody can make others speak an older era with an upstream than it does."""
 
@@ -489,6 +609,27 @@ class TestSharedProcesses:
                 assert "no such task" in (await bob.answer(number + 10))["error"]["message"]
                 await other.say(request(number, method, taskId="t1"))  # the process does not know the method
                 assert "no such task" not in (await other.answer(number))["error"]["message"]
+
+    async def test_nor_in_the_modern_era(self, tmp_path: Path) -> None:
+        async with world(tmp_path) as at:
+            at.put(program("modern"))
+            alice, bob, other = [
+                (await at.reach(user, "modern")).endpoint for user in ("alice", "bob", "alice")
+            ]
+            assert alice and bob and other
+            call = modern(1, "tools/call", name="x", task="t1")
+            await alice.request(call, lambda _: None, always)
+            named = modern(2, "tasks/cancel", taskId="t1")
+            assert b"no such task" in await bob.request(named, lambda _: None, always)
+            assert b"no such task" not in await other.request(named, lambda _: None, always)
+
+    async def test_a_result_that_is_no_object_is_an_answer_too(self, tmp_path: Path) -> None:
+        async with world(tmp_path) as at:
+            at.put(program())
+            alice = await _talk(at, "alice")
+            await alice.say(request(5, "hold"))
+            await alice.say(request(6, "tell", messages=[{"id": FIRST_ID, "result": 5}]))
+            assert (await alice.answer(5))["result"] == 5
 
 
 async def _talk(at: World, user: str) -> Talk:

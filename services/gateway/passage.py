@@ -177,7 +177,8 @@ class Passage:
             return b""
         session = self._shared.sessions.unwrap(self._session, self._server, self._claims.subject)
         if session is None:
-            raise self._ticket.refused("session_foreign", "this session has ended, or is not yours: connect again", decision)
+            detail = "this session has ended, or is not yours: connect again"
+            raise self._ticket.refused("session_foreign", detail, decision)
         return session
 
     async def _exchange(

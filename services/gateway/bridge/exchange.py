@@ -40,6 +40,7 @@ class Exchange:
     send: Send
     gone: Callable[[], Awaitable[None]]
     started: bool = False
+    ended: bool = False
 
     def header(self, name: bytes) -> bytes:
         return next((value.strip() for key, value in self.headers if key == name), b"")
@@ -67,6 +68,10 @@ class Exchange:
         await self.event(KEEP_ALIVE)
 
     async def end(self) -> None:
+        """End the events. May be called twice: by who wrote them, and by who ended the stream."""
+        if self.ended:
+            return
+        self.ended = True
         await self.send({"type": "http.response.body", "body": b""})
 
     async def while_there(self, work: Coroutine[Any, Any, T]) -> T:

@@ -205,7 +205,9 @@ class Fronts:
 
 def no_session(ticket: Ticket) -> Refused:
     """To be raised for a session that is not there, or not the caller's. May raise another refusal itself."""
-    return ticket.refused("session_foreign", "this session has ended, or is not yours: connect again", ticket.decide())
+    return ticket.refused(
+        "session_foreign", "this session has ended, or is not yours: connect again", ticket.decide()
+    )
 
 
 async def _awaiting(work: Callable[[], Awaitable[None]]) -> None:

@@ -119,9 +119,9 @@ ASSIGN_GROUP = "policy.assign_group"
 
 
 class AssignGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """Put `user` into the first of `groups` that is one, by id or else by name; without one, into the default.
+    """Put `user` into the first of `groups` that there is, by id or else by name, or into the default.
 
-    `email` and `source` (the issuer that says so) are for the record. Nothing changes for who is in it already.
+    `email` and `source` (the issuer that says so) are for the record. Who is in it already stays so.
     """
 
     user: str

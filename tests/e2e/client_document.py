@@ -1,4 +1,4 @@
-"""The site of a client that is known by its document (CIMD): on this machine, over TLS, by a certificate of its own."""
+"""The site of a client that is known by its document (CIMD): on this machine, over TLS."""
 
 import asyncio
 import json

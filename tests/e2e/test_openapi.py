@@ -21,6 +21,7 @@ STORED_IN_SQL = ("AUTH", "POLICY", "CREDENTIALS")
 EXAMPLES = 25  # at most, of an operation, beside those that cover each constraint
 RUN_WITHIN = 90.0  # seconds, for one service
 EMAIL, PASSWORD = "fuzz@example.com", "a password for a robot"
+ROOT = Path(__file__).parents[2]  # of the repository
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 
 
@@ -67,7 +68,7 @@ async def fuzz(gate: Gate, service: str, directory: Path, environment: dict[str,
     command += ["--suppress-health-check=all", "--warnings=off", "--no-color", "--request-timeout=30"]
     command += ["--report=ndjson", f"--report-ndjson-path={report}"]
     process = await asyncio.create_subprocess_exec(
-        *command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        *command, env=environment, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
         async with asyncio.timeout(RUN_WITHIN):
@@ -111,7 +112,7 @@ async def test_no_request_makes_a_service_fail(
         own_id = (await gate.admin.api("POST", "/api/auth/users", robot))["id"]
         (tmp_path / "schemathesis.toml").write_text(configuration(await make_objects(gate)))
         known = {"URL": gate.url, "EMAIL": EMAIL, "PASSWORD": PASSWORD, "ID": own_id}
-        environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.e2e.openapi_hooks"}
+        environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.e2e.openapi_hooks", "PYTHONPATH": str(ROOT)}
         environment |= {f"FUZZ_{name}": value for name, value in known.items()}
         for service in SERVICES:
             found = statuses(await fuzz(gate, service, tmp_path, environment))

@@ -197,6 +197,6 @@ async def a_client_document_in_our_own_network(scene: Scene) -> str:
     for host in hosts:
         url = scene.client.authorize_url(client_id=f"https://{host}/client.json")
         answer = said(await scene.victim.get(url))
-        told.add(f"{answer[:3]} {answer.rpartition('but ')[2].rstrip('.')}")
+        told.add(f"{answer[:3]} {answer.partition(', but ')[2].partition('.')[0]}")
     (only,) = told
     return only

@@ -20,7 +20,7 @@ COUNT = awk -v total="$$(grep -c '^[a-z0-9].*==' $(1))" -v tty="$$(test -t 1 && 
 	/^Installing collected/ {printf "%s  unpacking them\n", tty ? "\n" : ""; fflush()}'
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet
 
-.PHONY: help run install dev test conformance lint fmt lock clean
+.PHONY: help run install dev test conformance bench lint fmt lock clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -39,6 +39,9 @@ test: $(VENV)/dev.stamp ## Run the tests (ARGS="tests/unit -k nats")
 
 conformance: $(VENV)/dev.stamp ## Run the official MCP conformance suite through two replicas, and show what it says (needs npm)
 	@CI=true $(BIN)/python -m pytest -s tests/conformance $(ARGS)
+
+bench: $(VENV)/dev.stamp ## Measure how many token refreshes one core carries (ARGS="--seconds 20")
+	@$(BIN)/python -m bench.auth $(ARGS)
 
 lint: $(VENV)/dev.stamp ## Check style, types and the boundaries between services
 	$(BIN)/ruff check .

@@ -14,9 +14,6 @@
     listen.py          what the gateway itself says on an open stream
 
     envelope.py        JSON-RPC envelope: just enough parsing to decide (pure)
-    subjects.py        on what a request acts: tools, prompts, resources (pure)
-    ladder.py          the decision, and every reason there is (pure)
-    resources.py       which rule fits a resource, however its URI is spelled (pure)
     refusals.py        a refusal, and how it is sent
     lists.py           what a caller may see of a list, and who may cache it (pure)
 

@@ -15,6 +15,7 @@ from libs.common.clock import iso, now
 from libs.common.control.entries import Replica
 from libs.common.control.follower import Follower
 from libs.common.control.lease import Lease
+from libs.common.decision.ladder import Call, Decision, decide
 from libs.common.journal import Journal
 from libs.common.lifecycle import running
 from libs.common.shipper import Shipper
@@ -30,7 +31,6 @@ from services.gateway.bridge.wiring import Bridge
 from services.gateway.credentials import Wallet
 from services.gateway.dialing import tls_context
 from services.gateway.ingress import Ingress
-from services.gateway.ladder import Call, Decision, decide
 from services.gateway.learn import Learning
 from services.gateway.links.port import Endpoint
 from services.gateway.links.processes import Processes
@@ -132,7 +132,7 @@ class Gateway:
 
             def known(slug: str) -> list[str]:
                 server = tables.servers.get(slug)
-                return server.tools if server else []
+                return list(server.tools) if server else []
 
             endpoint = partial(governor.endpoint_for, caller)
             deadline = self.settings.gateway_aggregate_deadline

@@ -10,15 +10,15 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Literal, NoReturn, TypeAlias
 
 import msgspec
 
+from libs.common.decision.subjects import Subject, Unnamed, subjects_of
 from services.gateway.protocol import META_VERSION
-from services.gateway.subjects import Subject, Unnamed, subjects_of
 
 LONGEST_METHOD = 128  # characters
 DEEPEST = 128  # objects and arrays within each other; other parsers have a limit too, and a smaller stack
@@ -54,6 +54,7 @@ class Envelope:
     modern: bool = False
     version: str = ""
     task: str = ""  # the task that the message is about (tasks extension)
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of the tool or prompt, decoded
 
     @property
     def name(self) -> str:
@@ -120,7 +121,10 @@ def _call(method: str, id: bytes, raw: bytes, params: object) -> Envelope:
     meta = params.get("_meta")
     version = meta.get(META_VERSION, _ABSENT) if isinstance(meta, dict) else _ABSENT
     task = params.get("taskId") if method.startswith("tasks/") else ""
-    return Envelope(kind, id, method, raw, subjects, version is not _ABSENT, _text(version), _text(task))
+    given = params.get("arguments")
+    arguments = given if isinstance(given, dict) else {}
+    modern = version is not _ABSENT
+    return Envelope(kind, id, method, raw, subjects, modern, _text(version), _text(task), arguments)
 
 
 _ABSENT = object()

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
+from libs.common.decision.ladder import Decision
 from services.gateway import messages
-from services.gateway.ladder import Decision
 from services.gateway.protocol import ACKNOWLEDGED, LIST_CHANGES, META_SUBSCRIPTION
 
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from libs.common.decision.ladder import MayUse
+from libs.common.decision.subjects import Kind
 from services.gateway.envelope import Envelope
-from services.gateway.ladder import MayUse
 from services.gateway.protocol import LISTS
-from services.gateway.subjects import Kind
 
 # Cacheable too (MCP 2026-07-28, server/utilities/caching). Who may see these was decided at the request, so
 # their lifetime is the upstream's to say.

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeAlias
 
+from libs.common.decision.ladder import Decision
 from services.gateway import headers, refusals
 from services.gateway.asgi import Gone, Receive, Scope, Send, disconnected
 from services.gateway.authentication import Unauthenticated
@@ -18,7 +19,6 @@ from services.gateway.connection import Header, UpstreamFailed
 from services.gateway.credentials import Opened
 from services.gateway.downstream import Downstream
 from services.gateway.envelope import Malformed, check_headers, is_simple, parse
-from services.gateway.ladder import Decision
 from services.gateway.lists import is_filtered, is_personal
 from services.gateway.refusals import Refusal
 from services.gateway.running import Flight, TooMany

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from libs.common.decision.ladder import Call, Decision, goes_elsewhere
 from libs.common.tokens import Claims
 from services.gateway.connection import UpstreamFailed
-from services.gateway.ladder import Call, Decision, goes_elsewhere
 from services.gateway.review import Review
 
 T = TypeVar("T")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from libs.common.clock import elapsed, iso, now
 from libs.common.control.tables import Tables
+from libs.common.decision.ladder import Call, Decision, may_use, moved
 from libs.common.errors import Unavailable
 from libs.common.ids import new_id
 from libs.common.journal import Journal, JournalUnavailable
@@ -20,7 +21,6 @@ from services.gateway.capture import Outcome, Payload
 from services.gateway.connection import UpstreamFailed
 from services.gateway.credentials import Opened, Wallet
 from services.gateway.envelope import Envelope
-from services.gateway.ladder import Call, Decision, may_use, moved
 from services.gateway.listen import Listen
 from services.gateway.lists import Unfilterable, as_private, filter_lists, is_personal
 from services.gateway.pool import Pools
@@ -121,7 +121,9 @@ class Ticket:
     @property
     def call(self) -> Call:
         envelope = self.envelope
-        return Call(self._server, envelope.method, envelope.subjects) if envelope else Call(self._server)
+        if envelope is None:
+            return Call(self._server)
+        return Call(self._server, envelope.method, envelope.subjects, envelope.arguments)
 
     def decide_early(self) -> None:
         """Turn away, before the body is read, who would be turned away whatever is in it."""
@@ -215,12 +217,13 @@ class Ticket:
 
         Raises `UpstreamFailed`.
         """
-        group, envelope = self._shared.tables.group_of(self._caller.claims.subject), self.envelope
+        tables, envelope = self._shared.tables, self.envelope
+        group = tables.group_of(self._caller.claims.subject)
         try:
             if envelope and is_personal(envelope):
                 return _private(message)
             modern = envelope is not None and envelope.modern
-            return filter_lists(message, may_use(group, self._server), modern=modern)
+            return filter_lists(message, may_use(tables, group, self._server), modern=modern)
         except Unfilterable as error:
             detail = "its answer cannot be read, so none of it is shown"
             raise UpstreamFailed("upstream_bad_answer", detail) from error

@@ -45,8 +45,7 @@ class Definition:
         _check_choice("transport", self.transport, get_args(Transport))
         _check_choice("bridge", self.bridge, get_args(Bridge))
         _check_choice("processes", self.processes, get_args(Processes))
-        if self.auth not in {"none", "api_key"}:
-            raise BadRequest(f"auth {self.auth!r} is not supported yet; use none or api_key")
+        _check_choice("auth", self.auth, get_args(AuthType))
         if self.transport == "stdio":
             self._check_process()
         else:

@@ -73,7 +73,7 @@ class Server:
             enabled=self.enabled,
             reason=self.reason,
             auth=definition.auth,
-            tools=[tool.name for tool in self.features.tools],
+            tools={tool.name: "" for tool in self.features.tools},
             connect_timeout=definition.connect_timeout,
             response_timeout=definition.response_timeout,
             idle_timeout=definition.idle_timeout,

@@ -5,6 +5,7 @@ the log can tell which state of the database an entry stands for.
 """
 
 import hashlib
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -19,6 +20,13 @@ Processes: TypeAlias = Literal["shared", "user", "session"]
 # "always" translates even where a client could speak with the upstream as it is.
 Bridge: TypeAlias = Literal["auto", "always"]
 
+# How a tool is held that appears at a server later, or changes: see `Server`.
+NewTools: TypeAlias = Literal["allow", "review"]
+Pinning: TypeAlias = Literal["enforce", "off"]
+Effect: TypeAlias = Literal["allow", "deny"]
+RuleScope: TypeAlias = Literal["organization", "group", "user"]
+QuotaOf: TypeAlias = Literal["user", "group", "server", "tool"]
+
 # The `<user>` of a credential that the whole organization uses.
 ORGANIZATION = "organization"
 DEFAULT_GROUP = "default"
@@ -30,11 +38,24 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     version: int
 
 
-class Org(Entry, frozen=True, kw_only=True):
-    """Key `org`, written by policy: the switch for the whole organization. No entry means off."""
+class Switched(Entry, frozen=True, kw_only=True):
+    """Fields of entries that have a switch. `until` (ISO 8601) is when policy, and nobody else, will switch
+    on again what is off; empty when somebody has to."""
 
     enabled: bool = True
     reason: str = ""
+    until: str = ""
+
+
+class Off(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool that is switched off; the fields are those of `Switched`."""
+
+    reason: str = ""
+    until: str = ""
+
+
+class Org(Switched, frozen=True, kw_only=True):
+    """Key `org`, written by policy: the switch for the whole organization. No entry means off."""
 
 
 class Keys(Entry, frozen=True, kw_only=True):
@@ -44,18 +65,25 @@ class Keys(Entry, frozen=True, kw_only=True):
     keys: list[dict[str, Any]]
 
 
-class Server(Entry, frozen=True, kw_only=True):
-    """Key `server.<slug>`, written by policy: a registered server and how to reach its upstream."""
+class Server(Switched, frozen=True, kw_only=True):
+    """Key `server.<slug>`, written by policy: a registered server and how to reach its upstream.
+
+    `tools` maps each known tool to the digest of its definition that was approved
+    (libs.common.decision.pins), empty where only its name is known. `quarantined` ones changed since, or are
+    new and wait for review. Tools that are in neither are new: `new_tools` says how they are held.
+    """
 
     slug: str
     name: str
     url: str = ""  # empty for stdio
     transport: Transport = "streamable_http"
     bridge: Bridge = "auto"
-    enabled: bool = True
-    reason: str = ""
     auth: AuthType = "none"
-    tools: list[str] = []
+    tools: dict[str, str] = {}
+    quarantined: list[str] = []
+    tools_off: dict[str, Off] = {}
+    new_tools: NewTools = "allow"
+    pinning: Pinning = "enforce"
     connect_timeout: float = 5.0  # seconds to a connection
     response_timeout: float = 120.0  # seconds to the first byte of an answer
     idle_timeout: float = 60.0  # seconds between bytes of an answer; event streams may be silent for ever
@@ -78,7 +106,7 @@ class ServerAccess(msgspec.Struct, frozen=True, kw_only=True):
     resources: dict[str, Access] = {}
 
 
-class Group(Entry, frozen=True, kw_only=True):
+class Group(Switched, frozen=True, kw_only=True):
     """Key `group.<id>`, written by policy. A server that `servers` does not name cannot be used."""
 
     id: str
@@ -86,11 +114,55 @@ class Group(Entry, frozen=True, kw_only=True):
     servers: dict[str, ServerAccess] = {}
 
 
-class Member(Entry, frozen=True, kw_only=True):
-    """Key `member.<user>`, written by policy: the user's group. Without one it is the default group."""
+class Member(Switched, frozen=True, kw_only=True):
+    """Key `member.<user>`, written by policy: the user's group and switch. Without one it is the default
+    group, and on."""
 
     user: str
     group: str
+
+
+class Client(Switched, frozen=True, kw_only=True):
+    """Key `client.<id>`, written by policy where an OAuth client is switched off. `id` is `client_key` of its
+    client id, which may be a URL and so no part of a key."""
+
+    id: str
+    client_id: str
+
+
+class Rule(Entry, frozen=True, kw_only=True):
+    """Key `rule.<id>`, written by policy: a verdict on the uses for which `condition` holds, see
+    libs.common.decision.rules. `scope_id` names the group or user of the scope. `servers` and `tools` narrow
+    it to these; empty lists to nothing. `message` is for the caller."""
+
+    id: str
+    name: str
+    effect: Effect = "deny"
+    priority: int = 0
+    scope: RuleScope = "organization"
+    scope_id: str = ""
+    servers: list[str] = []
+    tools: list[str] = []
+    condition: str = ""  # CEL; empty always holds
+    message: str = ""
+    enabled: bool = True
+
+
+class Quota(Entry, frozen=True, kw_only=True):
+    """Key `quota.<id>`, written by policy: how many calls of tools may be made in a minute and a day (UTC).
+
+    `of` says whose calls are counted together: those of a user, of a group's members, to a server, or to a
+    tool (`<slug>/<tool>`). `subject` names that one; empty: each of them has the limit for itself. `servers`
+    narrows what is counted; empty to nothing.
+    """
+
+    id: str
+    name: str
+    of: QuotaOf
+    subject: str = ""
+    servers: list[str] = []
+    per_minute: int | None = None
+    per_day: int | None = None
 
 
 class User(Entry, frozen=True, kw_only=True):
@@ -118,6 +190,7 @@ class CredentialVersion(Entry, frozen=True, kw_only=True):
     slug: str
     user: str
     origin: str = ""  # as `destination_of` has it; empty is that of no server
+    attention: bool = False  # it is no longer good: its owner has to connect again
 
     def is_for(self, server: Server) -> bool:
         """Whether it may be sent to where `server` is now."""
@@ -134,7 +207,20 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     on_stale: Literal["refuse", "serve"] = "refuse"
 
 
-AnyEntry: TypeAlias = Org | Keys | Server | Group | Member | User | Revoked | CredentialVersion | Replica
+AnyEntry: TypeAlias = (
+    Org
+    | Keys
+    | Server
+    | Group
+    | Member
+    | Client
+    | Rule
+    | Quota
+    | User
+    | Revoked
+    | CredentialVersion
+    | Replica
+)
 
 KINDS: dict[str, type[AnyEntry]] = {
     "org": Org,
@@ -142,6 +228,9 @@ KINDS: dict[str, type[AnyEntry]] = {
     "server": Server,
     "group": Group,
     "member": Member,
+    "client": Client,
+    "rule": Rule,
+    "quota": Quota,
     "user": User,
     "revoked": Revoked,
     "credential": CredentialVersion,
@@ -157,6 +246,9 @@ _NAMED_BY: dict[str, tuple[str, ...]] = {
     "server": ("slug",),
     "group": ("id",),
     "member": ("user",),
+    "client": ("id",),
+    "rule": ("id",),
+    "quota": ("id",),
     "user": ("id",),
     "revoked": ("grant",),
     "credential": ("slug", "user"),
@@ -168,6 +260,12 @@ def key_of(entry: AnyEntry) -> str:
     """The key under which `entry` stands in the log."""
     kind = _KIND_OF[type(entry)]
     return ".".join([kind, *(getattr(entry, field) for field in _NAMED_BY.get(kind, ()))])
+
+
+@lru_cache(4096)
+def client_key(client_id: str) -> str:
+    """How the OAuth client `client_id` is named in keys of the log: the beginning of its SHA-256."""
+    return hashlib.sha256(client_id.encode()).hexdigest()[:32]
 
 
 def destination_of(server: Server) -> str:

@@ -1,5 +1,6 @@
 """The control log as plain tables in memory. Reading them is synchronous and costs a dictionary look-up."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,16 @@ from libs.common.control.entries import (
     DEFAULT_GROUP,
     KINDS,
     AnyEntry,
+    Client,
     CredentialVersion,
     Group,
     Keys,
     Member,
     Org,
+    Quota,
     Replica,
     Revoked,
+    Rule,
     Server,
     User,
 )
@@ -35,6 +39,10 @@ class Tables:
     servers: dict[str, Server] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
+    clients: dict[str, Client] = field(default_factory=dict)  # by `client_key`
+    # These two are new dictionaries after each change, so that what is made of them is known by them.
+    rules: dict[str, Rule] = field(default_factory=dict)
+    quotas: dict[str, Quota] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
     revoked: dict[str, Revoked] = field(default_factory=dict)
     credentials: dict[str, CredentialVersion] = field(default_factory=dict)  # by "<slug>.<user>"
@@ -44,7 +52,8 @@ class Tables:
         """Take in one entry of the log; `None` removes it.
 
         What cannot be understood counts as the more restrictive of absent and present: an unreadable user,
-        server or group is absent, an unreadable revocation is present, an unreadable `org` is switched off.
+        server or group is absent, an unreadable revocation is present, an unreadable `org`, member or client
+        is switched off, an unreadable rule denies everything, an unreadable quota allows no calls.
         """
         kind, _, name = key.partition(".")
         cls = KINDS.get(kind)
@@ -56,12 +65,14 @@ class Tables:
                 entry = msgspec.json.decode(value, type=cls)
             except msgspec.DecodeError as error:
                 log.error("control_entry_unreadable", key=key, error=str(error))
-                entry = _restrictive(kind, name)
+                entry = _RESTRICTIVE.get(kind, lambda _: None)(name)
         if kind == "org":
             self.org = entry if isinstance(entry, Org) else NO_ORG
         elif kind == "keys":
             self.keys = entry if isinstance(entry, Keys) else None
         else:
+            if kind in {"rule", "quota"}:
+                setattr(self, f"{kind}s", dict(self._table(kind)))
             self._put(self._table(kind), name, entry)
 
     def _table(self, kind: str) -> dict[str, Any]:
@@ -81,9 +92,15 @@ class Tables:
         return self.groups.get(member.group if member else DEFAULT_GROUP)
 
 
-def _restrictive(kind: str, name: str) -> AnyEntry | None:
-    if kind == "revoked":
-        return Revoked(version=0, grant=name, at=0)
-    if kind == "org":
-        return NO_ORG
-    return None
+_UNREADABLE = "its settings cannot be read by this version"
+
+_RESTRICTIVE: dict[str, Callable[[str], AnyEntry]] = {
+    "org": lambda _: NO_ORG,
+    "revoked": lambda name: Revoked(version=0, grant=name, at=0),
+    "member": lambda name: Member(
+        version=0, user=name, group=DEFAULT_GROUP, enabled=False, reason=_UNREADABLE
+    ),
+    "client": lambda name: Client(version=0, id=name, client_id="", enabled=False, reason=_UNREADABLE),
+    "rule": lambda name: Rule(version=0, id=name, name=name, message=_UNREADABLE),
+    "quota": lambda name: Quota(version=0, id=name, name=name, of="user", per_minute=0),
+}

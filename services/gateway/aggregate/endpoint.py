@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from libs.common.decision.subjects import LONGEST
 from services.gateway.aggregate.changes import Changes
 from services.gateway.aggregate.listening import Listening
 from services.gateway.aggregate.merging import Part, merged, page_of
@@ -50,7 +51,6 @@ from services.gateway.protocol import (
     Listed,
 )
 from services.gateway.refusals import UPSTREAM_FAILED
-from services.gateway.subjects import LONGEST
 
 PAGES, BYTES = 100, 16 * 1024 * 1024  # of one server's list
 AT_ONCE = 32  # servers asked at the same time

@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias
 
 import structlog
 
+from libs.common.decision.ladder import Decision
 from libs.common.lifecycle import Tasks
 from services.gateway import messages, refusals
 from services.gateway.authentication import Unauthenticated
@@ -17,7 +18,6 @@ from services.gateway.bridge.governed import Failed, conclude
 from services.gateway.bridge.upstreams import Connect, Link
 from services.gateway.connection import UpstreamFailed
 from services.gateway.credentials import Opened
-from services.gateway.ladder import Decision
 from services.gateway.links.port import Check, always
 from services.gateway.messages import NotAMessage
 from services.gateway.protocol import CANCELLED

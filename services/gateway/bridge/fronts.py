@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Awaitable, Callable
 
+from libs.common.decision.ladder import Decision
 from services.gateway import refusals
 from services.gateway.authentication import Unauthenticated
 from services.gateway.bridge import http_front, modern_front, sse_front
@@ -14,7 +15,6 @@ from services.gateway.bridge.http_front import HostedHttpSession
 from services.gateway.bridge.sse_front import HostedSseSession
 from services.gateway.connection import UpstreamFailed
 from services.gateway.envelope import Envelope
-from services.gateway.ladder import Decision
 from services.gateway.links.port import Emit, always
 from services.gateway.refusals import Refusal
 from services.gateway.running import Errand

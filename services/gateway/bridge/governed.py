@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
+from libs.common.decision.ladder import Decision
 from libs.common.lifecycle import cancel
 from services.gateway import messages, refusals
 from services.gateway.authentication import Unauthenticated
@@ -14,7 +15,6 @@ from services.gateway.capture import Capture
 from services.gateway.connection import UpstreamFailed
 from services.gateway.credentials import Opened
 from services.gateway.envelope import Malformed, is_simple, parse
-from services.gateway.ladder import Decision
 from services.gateway.links.port import Check, Emit, Endpoint, always
 from services.gateway.lists import is_filtered, is_personal
 from services.gateway.refusals import Refusal

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import structlog
 
+from libs.common.decision.ladder import Call, Decision, way
 from libs.common.lifecycle import Tasks
 from services.gateway.bridge.conversations import Conversation, GovernedConversation, Outlet
 from services.gateway.bridge.exchange import Exchange
@@ -15,7 +16,6 @@ from services.gateway.bridge.register import IDLE, Hosted, Ids, Register
 from services.gateway.bridge.sse_front import HostedSseSession
 from services.gateway.bridge.upstreams import Upstreams
 from services.gateway.connection import UpstreamFailed
-from services.gateway.ladder import Call, Decision, way
 from services.gateway.links.port import Endpoint
 from services.gateway.running import Flight, Stoppable, TooMany, moved_away
 from services.gateway.ticket import Caller, Shared, Ticket

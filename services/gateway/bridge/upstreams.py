@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from libs.common.clock import elapsed
 from libs.common.control.entries import Server
 from libs.common.control.tables import Tables
+from libs.common.decision.ladder import Call, Decision, way
 from libs.common.lifecycle import Tasks
 from libs.common.tokens import Claims
 from services.gateway import messages
@@ -20,7 +21,6 @@ from services.gateway.envelope import Envelope
 from services.gateway.eras.held import prefix_of
 from services.gateway.eras.legacy_over_modern import LegacyOverModern
 from services.gateway.eras.modern_over_legacy import ModernOverLegacy
-from services.gateway.ladder import Call, Decision, way
 from services.gateway.links.modern import ModernEndpoint
 from services.gateway.links.parameters import Parameters
 from services.gateway.links.port import (

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from libs.common.bus import Bus
+from libs.common.decision.ladder import Call, Decision
 from libs.common.lifecycle import cancel
 from libs.common.tokens import Claims
 from services.gateway.bridge.gate import Gate
@@ -11,7 +12,6 @@ from services.gateway.bridge.governed import Governor
 from services.gateway.bridge.host import Whole
 from services.gateway.bridge.relaying import Relaying
 from services.gateway.bridge.upstreams import Upstreams
-from services.gateway.ladder import Call, Decision
 from services.gateway.links.processes import Processes
 from services.gateway.links.spoken_eras import SpokenEras
 from services.gateway.review import Review

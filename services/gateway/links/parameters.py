@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from libs.common.decision.subjects import LONGEST
 from services.gateway.connection import Header
-from services.gateway.subjects import LONGEST
 
 MARK = "x-mcp-header"
 TOOLS = 2048  # that are remembered of one upstream

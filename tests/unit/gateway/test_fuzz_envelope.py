@@ -18,9 +18,9 @@ from mcp_types import JSONRPCRequest
 from pydantic import ValidationError
 
 from libs.common.control.entries import Group, ServerAccess
+from libs.common.decision.ladder import MayUse, may_use
+from libs.common.decision.subjects import Kind
 from services.gateway.envelope import Envelope, Malformed, parse
-from services.gateway.ladder import MayUse, may_use
-from services.gateway.subjects import Kind
 from tests.conftest import eventually
 from tests.unit.gateway import json_readers
 from tests.unit.gateway.conftest import Exchange, House
@@ -163,7 +163,7 @@ class Runner:
 async def runner(house: House) -> Runner:
     group = Group(version=2, id="default", name="E", servers={"demo": ACCESS})
     await house.put(group)
-    house.upstream.script = runner = Runner(may_use(group, "demo"))
+    house.upstream.script = runner = Runner(may_use(house.gateway.follower.tables, group, "demo"))
     return runner
 
 

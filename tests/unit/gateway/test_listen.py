@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from libs.common.control.entries import AnyEntry, CredentialVersion, Group, Member, Server, ServerAccess, User
+from libs.common.decision.ladder import Decision
 from services.gateway import downstream
 from services.gateway.downstream import as_events, beats
-from services.gateway.ladder import Decision
 from services.gateway.listen import Listen
 from services.gateway.sse import KEEP_ALIVE
 from tests.conftest import eventually
@@ -36,7 +36,7 @@ def acknowledged(id: object, **kinds: object) -> bytes:
 
 # -- which changes are told ------------------------------------------------------------------------
 
-SERVER = Server(version=1, slug="demo", name="Demo", url="http://u.example/mcp", tools=["a"])
+SERVER = Server(version=1, slug="demo", name="Demo", url="http://u.example/mcp", tools={"a": ""})
 OPEN = ServerAccess(tools={"x": "deny"}, prompts={"x": "deny"}, resources={"x": "deny"})
 
 
@@ -203,7 +203,7 @@ POLICY: dict[str, AnyEntry] = {
         servers={"demo": ServerAccess(tools={"forbidden": "deny", "other": "deny"})},
     ),
     "they move to another group": Member(version=1, user="alice", group="others"),
-    "the server has other tools": Server(version=2, slug="demo", name="Demo", tools=["new"]),
+    "the server has other tools": Server(version=2, slug="demo", name="Demo", tools={"new": ""}),
 }
 OTHERS = Group(version=1, id="others", name="O", servers={"demo": ServerAccess()})
 

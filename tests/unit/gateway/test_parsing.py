@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json
 
+from libs.common.decision.subjects import Subject
 from services.gateway.capture import Capture
 from services.gateway.envelope import Envelope, Malformed, check_headers, decode_header, parse
 from services.gateway.lists import Unfilterable, filter_lists
 from services.gateway.sessions import Sessions
 from services.gateway.sse import Splitter, TooLong, data_of, with_data
-from services.gateway.subjects import Subject
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()

@@ -254,7 +254,7 @@ async def test_a_change_of_something_else_leaves_it_alone(at: World) -> None:
     server = at.put(by_hand())
     session = await talk(at)
     [before] = at.running()
-    at.tables.servers["demo"] = msgspec.structs.replace(server, version=2, tools=["echo"], idle_stop=5.0)
+    at.tables.servers["demo"] = msgspec.structs.replace(server, version=2, tools={"echo": ""}, idle_stop=5.0)
     at.processes.review("server.demo", b"", 2)
     assert at.running() == [before]
     await ask(session, "ping")

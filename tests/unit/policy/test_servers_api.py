@@ -83,7 +83,7 @@ async def test_default_access_does_not_touch_a_server_that_exists(policy: Policy
         ({"url": "https://wiki.example.com:99999/mcp"}, "URL"),
         ({"url": "https://wiki.example.com/m cp"}, "spaces"),
         ({"url": "https://wiki.example.com/\r\nX: y"}, "URL"),
-        ({"auth": "oauth"}, "api_key"),
+        ({"auth": "basic"}, "api_key"),
         ({"name": " "}, "name"),
         ({"connect_timeout": 0}, "connect_timeout"),
         ({"response_timeout": 1e9}, "response_timeout"),

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from libs.common.control.entries import Access, ServerAccess
-from services.gateway.resources import ResourceRules, plain
+from libs.common.decision.resources import ResourceRules, plain
 
 
 def allows(uri: str, named: dict[str, Access] | None = None, default: Access = "allow") -> bool:

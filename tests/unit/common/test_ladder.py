@@ -18,9 +18,9 @@ from libs.common.control.entries import (
     origin_of,
 )
 from libs.common.control.tables import Tables
+from libs.common.decision.ladder import Call, decide, may_use
+from libs.common.decision.subjects import Kind, Subject
 from libs.common.tokens import Claims
-from services.gateway.ladder import Call, decide, may_use
-from services.gateway.subjects import Kind, Subject
 
 CLAIMS = Claims("alice", "g1", "c1", "Client", ("aud",), issued_at=1000, expires_at=9999)
 
@@ -216,6 +216,6 @@ def test_lists_show_exactly_what_calls_are_allowed() -> None:
         for kind in kinds:
             for name in ("a", "b"):
                 called = decide(tables(own), 1, True, CLAIMS, call(kind, name)).allowed
-                assert may_use(own, "demo")(kind, name) is called
-    assert not may_use(None, "demo")("tool", "a")
-    assert not may_use(group(), "demo")("tool", "a")
+                assert may_use(tables(), own, "demo")(kind, name) is called
+    assert not may_use(tables(), None, "demo")("tool", "a")
+    assert not may_use(tables(), group(), "demo")("tool", "a")

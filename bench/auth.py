@@ -149,10 +149,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], core: int | None = None, **environment: str) -> Iterator[int]:
-    """The process id of `command`, which runs on `core` alone if one is given."""
+def running(
+    command: list[str], core: int | None = None, log: Path | None = None, **environment: str
+) -> Iterator[int]:
+    """The process id of `command`, which runs on `core` alone if one is given, and may write to `log`."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LOCKGATE_")}
-    with subprocess.Popen(command, env=clean | environment, stdout=subprocess.DEVNULL) as process:
+    with (
+        (log or Path(os.devnull)).open("ab") as out,
+        subprocess.Popen(
+            command, env=clean | environment, stdout=out, stderr=out if log else None
+        ) as process,
+    ):
         if core is not None:
             os.sched_setaffinity(process.pid, {core})
         try:
@@ -182,7 +189,7 @@ def auth_service(directory: Path, core: int, database: str) -> Iterator[tuple[st
     quiet = ["-l", str(directory / "nats.log")]
     with (
         running([nats, "-a", "127.0.0.1", "-p", str(bus), "-js", "-sd", str(directory / "nats"), *quiet]),
-        running(serve, core, **environment) as pid,
+        running(serve, core, None, **environment) as pid,
     ):
         yield url, pid
 

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterator
 from functools import partial
 from importlib.metadata import version as distribution_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -15,9 +15,11 @@ from services.embedded.catalog import NAMES, Name, create_app, settings_class
 
 if TYPE_CHECKING:
     from libs.common.settings import Settings
+    from services.access_code import Remote
 
 FAILED = 1
 BAD_SETTINGS = 2
+DIFFERS = 2  # what `plan --exit-code` says
 INTERRUPTED = 130  # ended by SIGINT before it was up, as a shell counts it
 
 app = typer.Typer(
@@ -143,19 +145,125 @@ def login(
 
     from services.device_login import LoginFailed, login
 
-    def show(page: str, code: str) -> None:
-        typer.echo(f"Open {page}\nand check that it shows {code}.", err=True)
-
     if not url.startswith(("http://", "https://")):
         fail(f"{url!r} is no URL: give the whole one, such as http://127.0.0.1:8080/mcp/demo")
     try:
         with httpx2.Client(timeout=30) as http:
-            tokens = login(url, show, http)
+            tokens = login(url, show_code, http)
     except LoginFailed as error:
         fail(str(error))
     minutes = int(tokens.get("expires_in", 0)) // 60
     typer.echo(f"The token is good for {minutes} minutes; --json also prints one that renews it.", err=True)
     typer.echo(json.dumps(tokens) if everything else tokens["access_token"])
+
+
+Url = Annotated[
+    str, typer.Option(envvar="LOCKGATE_URL", help="Where Lockgate is, as people and clients reach it.")
+]
+Token = Annotated[
+    str,
+    typer.Option(
+        envvar="LOCKGATE_TOKEN", help="An administrator's access token; without one you sign in by browser."
+    ),
+]
+DocumentFile = Annotated[Path, typer.Option("--file", "-f", help="The access document (YAML).")]
+HERE = "http://127.0.0.1:8080"
+
+
+@app.command()
+def export(
+    url: Url = HERE,
+    token: Token = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file, not to standard output.")
+    ] = None,
+) -> None:
+    """Write who may use what (groups, members, rules, quotas) as a YAML document."""
+    from services.access_code import written
+
+    with access_to(url, token) as remote:
+        text = written(remote.document())
+    if output:
+        output.write_text(text, encoding="utf-8")
+    else:
+        typer.echo(text, nl=False)
+
+
+@app.command()
+def plan(
+    file: DocumentFile,
+    url: Url = HERE,
+    token: Token = "",
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 2 if anything differs.")] = False,
+) -> None:
+    """Show what a document would change, and who would gain and lose which tools."""
+    from services.access_code import read
+
+    with access_to(url, token) as remote:
+        planned = remote.plan(read(file))
+    show_plan(planned)
+    if exit_code and planned["differences"]:
+        raise typer.Exit(DIFFERS)
+
+
+@app.command()
+def apply(
+    file: DocumentFile,
+    url: Url = HERE,
+    token: Token = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Make everything as a document says. Shows the plan first; applied is that plan, or nothing."""
+    from services.access_code import read
+
+    with access_to(url, token) as remote:
+        document = read(file)
+        planned = remote.plan(document)
+        show_plan(planned)
+        if not planned["differences"]:
+            return
+        if not yes:
+            typer.confirm("Apply this?", abort=True, err=True)
+        receipt = remote.apply(document, planned["etag"])["receipt"]
+    if receipt["complete"]:
+        typer.echo(f"Done: it holds on every replica ({len(receipt['replicas'])}).")
+    else:
+        typer.echo(f"Saved. {receipt['detail'] or 'It is not confirmed by every replica yet'}.")
+
+
+@contextlib.contextmanager
+def access_to(url: str, token: str) -> Iterator["Remote"]:
+    """The policy API at `url`. Ends the command with a sentence for what does not work."""
+    try:
+        import httpx2
+
+        from services.access_code import AccessFailed, Remote
+    except ImportError:
+        fail("this installation is of one service only: install lockgate[embedded] to work on access here")
+    from services.device_login import LoginFailed, login_to_api
+
+    if not url.startswith(("http://", "https://")):
+        fail(f"{url!r} is no URL: give the whole one, such as {HERE}")
+    url = url.rstrip("/")
+    try:
+        with httpx2.Client(timeout=60, base_url=url) as http:
+            token = token or login_to_api(url, show_code, http)["access_token"]
+            http.headers["authorization"] = f"Bearer {token}"
+            yield Remote(http)
+    except (LoginFailed, AccessFailed) as error:
+        fail(str(error))
+
+
+def show_plan(planned: dict[str, Any]) -> None:
+    from services.access_code import lines
+
+    colours = {"+": typer.colors.GREEN, "-": typer.colors.RED, "~": typer.colors.YELLOW}
+    for line in lines(planned):
+        typer.secho(line, fg=colours.get(line.lstrip()[:1]))
+
+
+def show_code(page: str, code: str) -> None:
+    typer.echo(f"Open {page}\nand check that it shows {code}.", err=True)
 
 
 @app.command()

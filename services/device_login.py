@@ -32,8 +32,33 @@ def login(
 
     `show(page, code)` tells the person where to type which code. Raises `LoginFailed`.
     """
+    return _login(url, lambda: _discover(url, http), show, http, sleep)
+
+
+def login_to_api(
+    origin: str,
+    show: Callable[[str, str], None],
+    http: httpx2.Client,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """The same for the HTTP APIs of the Lockgate at `origin`."""
+
+    def discover() -> tuple[str, dict[str, Any]]:
+        server = _metadata(origin, http)
+        return f"{server['issuer']}/api", server
+
+    return _login(origin, discover, show, http, sleep)
+
+
+def _login(
+    url: str,
+    discover: Callable[[], tuple[str, dict[str, Any]]],
+    show: Callable[[str, str], None],
+    http: httpx2.Client,
+    sleep: Callable[[float], None],
+) -> dict[str, Any]:
     try:
-        resource, server = _discover(url, http)
+        resource, server = discover()
         client = _register(server, http)
         begun = _post(http, server["device_authorization_endpoint"], client_id=client, resource=resource)
         show(begun["verification_uri_complete"], begun["user_code"])
@@ -58,13 +83,17 @@ def _discover(url: str, http: httpx2.Client) -> tuple[str, dict[str, Any]]:
             "…/mcp/NAME, or …/mcp for all of them."
         )
     resource = http.get(found[1]).raise_for_status().json()
-    issuer: str = resource["authorization_servers"][0]
+    return resource["resource"], _metadata(resource["authorization_servers"][0], http)
+
+
+def _metadata(issuer: str, http: httpx2.Client) -> dict[str, Any]:
+    """What the authorization server `issuer` says of itself."""
     parts = urlsplit(issuer)
     path = f"/.well-known/oauth-authorization-server{parts.path.rstrip('/')}"
-    server = http.get(f"{parts.scheme}://{parts.netloc}{path}").raise_for_status().json()
+    server: dict[str, Any] = http.get(f"{parts.scheme}://{parts.netloc}{path}").raise_for_status().json()
     if server["issuer"] != issuer:
         raise LoginFailed(f"{issuer} says that it is {server['issuer']}.")
-    return resource["resource"], server
+    return server
 
 
 def _register(server: dict[str, Any], http: httpx2.Client) -> str:

@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from libs.common.errors import LockgateError, Unavailable
+from libs.common.lifecycle import Tasks
 from libs.common.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ class Bus:
     def __init__(self, settings: Settings, name: str) -> None:
         self._settings, self._name = settings, name
         self._on_return: list[Callable[[], None]] = []
+        self._answering = Tasks()
         self.client = Client()
         self.js: JetStreamContext = self.client.jetstream(timeout=5)
 
@@ -78,6 +80,7 @@ class Bus:
 
     async def stop(self) -> None:
         """Send what is pending, then disconnect."""
+        await self._answering.cancel()
         if not self.connected:
             await self.client.close()
             return
@@ -152,11 +155,14 @@ class Bus:
         handle: Callable[[Q], Awaitable[msgspec.Struct]],
         *,
         everyone: bool = False,
+        at_once: int = 1,
     ) -> None:
         """Answer requests on `subject`; the replicas of one service share the work.
 
-        With `everyone` each answers every request, which whoever asks has to `gather`.
+        With `everyone` each answers every request, which whoever asks has to `gather`. Up to `at_once` are
+        answered at the same time, the rest in order.
         """
+        places = asyncio.Semaphore(at_once)
 
         async def on_message(message: Msg) -> None:
             headers: dict[str, str] | None = None
@@ -173,4 +179,17 @@ class Bus:
                 )
             await self.client.publish(message.reply, msgspec.json.encode(answer), headers=headers)
 
-        await self.client.subscribe(subject, queue="" if everyone else subject, cb=on_message)
+        async def answer_at_its_place(message: Msg) -> None:
+            try:
+                await on_message(message)
+            except nats.errors.Error as error:  # whoever asked asks again
+                await self._on_error(error)
+            finally:
+                places.release()
+
+        async def on_message_soon(message: Msg) -> None:
+            await places.acquire()
+            self._answering.spawn(answer_at_its_place(message))
+
+        handler = on_message if at_once == 1 else on_message_soon
+        await self.client.subscribe(subject, queue="" if everyone else subject, cb=handler)

@@ -29,15 +29,41 @@ class SealedCredential(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Injection(msgspec.Struct, frozen=True, kw_only=True):
-    """What a credential adds: headers to a request upstream, or variables to the environment of a process."""
+    """What a credential adds: headers and query parameters to a request upstream, or variables to the
+    environment of a process. The query's values are not yet percent-encoded."""
 
     headers: dict[str, str] = {}
+    query: dict[str, str] = {}
     environment: dict[str, str] = {}
 
 
 def credential_context(slug: str, user: str, version: int) -> str:
     """Binds a sealed credential to what it is for."""
     return f"credential.{slug}.{user}.{version}"
+
+
+# A token that the upstream does not take any more, or will not for long.
+REFRESH_CREDENTIAL = "credentials.refresh"
+
+
+class RefreshCredential(msgspec.Struct, frozen=True, kw_only=True):
+    """The asker knows `credential.<slug>.<user>` at `version`, and needs a newer one. If there is one
+    already, nothing is refreshed.
+
+    Errors (libs.common.errors): `no-credential`; `credential-attention`, its owner has to connect again;
+    `not-renewable`, there is nothing to renew it with; `provider-failed`, try again later.
+    """
+
+    slug: str
+    user: str
+    version: int
+    asker: str = "gateway"  # the service, for the record
+
+
+class RefreshedCredential(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest version, which the control log has too."""
+
+    version: int
 
 
 # What a server offers; asked of any gateway, since only gateways reach servers and run their processes.
@@ -68,12 +94,36 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Learned(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a server lists, whoever asks: every page of each list, those that it does not have empty."""
+    """All that a server lists, whoever asks: every page of each list, those that it does not have empty.
+
+    `definitions` are those of the tools (libs.common.definitions), packed.
+    """
 
     tools: list[Offered] = []
     prompts: list[Offered] = []
     resources: list[Offered] = []
     templates: list[Offered] = []
+    definitions: bytes = b""
+
+
+# What a gateway noticed about a server's tools in a list that it passed on.
+REPORT_TOOLS = "policy.report_tools"
+
+
+class ReportTools(msgspec.Struct, frozen=True, kw_only=True):
+    """The server `slug` lists tools that its entry, as of `version`, does not know so: `definitions` (packed,
+    libs.common.definitions). `changed`: it says that its list of tools is another one now."""
+
+    slug: str
+    version: int
+    definitions: bytes = b""
+    changed: bool = False
+
+
+class ToolsReported(msgspec.Struct, frozen=True, kw_only=True):
+    """The report is taken into account from `version` of the server's entry on."""
+
+    version: int
 
 
 # The processes of stdio servers. Every gateway replica answers for itself (`Bus.gather`).
@@ -112,6 +162,90 @@ class ProcessList(msgspec.Struct, frozen=True, kw_only=True):
     replica: str
     enabled: bool
     processes: list[ProcessReport] = []
+
+
+# How far the quotas of a call are used up; asked of any gateway, since gateways count.
+QUOTA_USE = "gateway.quota_use"
+
+QuotaWindow: TypeAlias = Literal["minute", "day"]
+
+
+class AskQuotaUse(msgspec.Struct, frozen=True, kw_only=True):
+    """Against which quotas would a call of `tool` at `server` by `user` be counted now, and how far are they
+    used? `group` is the user's, if they are in one. Nothing is counted by asking.
+
+    Errors (libs.common.errors): `unavailable`, the counts cannot be read.
+    """
+
+    user: str
+    server: str
+    tool: str
+    group: str = ""
+
+
+class QuotaStanding(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit of a quota: `used` of `limit` calls in the window that ends at `resets` (ISO 8601, UTC).
+
+    `quota` is the quota's id. The next call is refused where `used >= limit`. What replicas have not told
+    each other yet, at most half a second's calls, is not in `used`.
+    """
+
+    quota: str
+    window: QuotaWindow
+    limit: int
+    used: int
+    resets: str
+
+
+class QuotaUse(msgspec.Struct, frozen=True, kw_only=True):
+    """All limits that apply, in no order; none where no quota does."""
+
+    limits: list[QuotaStanding] = []
+
+
+# Calls as they were recorded, in order to decide them again. Not `activity.*`: the stream of records would
+# take the question for one.
+RECORDED_CALLS = "records.calls"
+
+
+class AskRecordedCalls(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests of `methods` to `servers` (empty: any) since a time (ISO 8601), newest first. `after` is the
+    `next` of an earlier answer.
+
+    Errors (libs.common.errors): `bad-request`, `unavailable`, `query-too-long`.
+    """
+
+    methods: list[str]
+    since: str
+    servers: list[str] = []
+    after: str = ""
+    limit: int = 200
+
+
+class RecordedCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One request; fields as in libs.common.records.CallRecord. `input` is the JSON of its params; `cut`: it
+    is not all of them, and empty."""
+
+    id: str
+    time: str
+    user: str
+    email: str
+    client_id: str
+    client_name: str
+    server: str
+    method: str
+    tool: str
+    status: str
+    reason: str
+    input: str
+    cut: bool
+
+
+class RecordedCalls(msgspec.Struct, frozen=True, kw_only=True):
+    """At most as many as fit into a message. `next` is empty at the end."""
+
+    calls: list[RecordedCall] = []
+    next: str = ""
 
 
 # Which permission group somebody is in, where the organization's OpenID provider decides that.

@@ -58,6 +58,7 @@ class Shipper:
         self._last: dict[Table, tuple[int, int]] = {}  # table -> (seq shipped, sequence in the stream)
         self._position = Position()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
 
     async def start(self) -> None:
         self._position = self._journal.begin()
@@ -65,6 +66,7 @@ class Shipper:
 
     async def stop(self) -> None:
         """Ship what is there if that goes quickly, then stop."""
+        self._stopping = True  # ends it where the cancellation is lost to an acknowledgement (see `cancel`)
         await cancel(self._task)
         if not self._bus.connected:
             return
@@ -75,11 +77,11 @@ class Shipper:
                     pass
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping:
             try:
                 await ensure_stream(self._bus, self._settings)
                 await self._find_all()
-                while True:
+                while not self._stopping:
                     if not await self._ship():
                         await self._journal.wait()
             except _BUS_ERRORS as error:

@@ -15,6 +15,7 @@ from services.activity.clickhouse import ClickHouse
 from services.activity.consumer import Consumer
 from services.activity.feed import Feed
 from services.activity.ingest import Ingest
+from services.activity.recorded import Recorded
 from services.activity.settings import ActivitySettings
 from services.activity.store import ActivityStore, RecordStore
 
@@ -27,10 +28,11 @@ def create_app(settings: ActivitySettings) -> FastAPI:
     ingest = Ingest(RecordStore(clickhouse))
     feed = Feed(bus, settings)
     consumer = Consumer(feed, ingest)
+    recorded = Recorded(bus, clickhouse)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with running(clickhouse, bus, follower, consumer):
+        async with running(clickhouse, bus, follower, consumer, recorded):
             yield
 
     app = FastAPI(

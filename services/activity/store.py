@@ -15,7 +15,7 @@ from services.activity.domain import AdminEventRow, AuthEventRow, Call, CallFilt
 
 AnyRow = TypeVar("AnyRow", Call, FullCall, AuthEventRow, AdminEventRow)
 
-_BEFORE = "time <= {at:DateTime64(6, 'UTC')} AND (time, id) < ({at:DateTime64(6, 'UTC')}, {after:String})"
+BEFORE = "time <= {at:DateTime64(6, 'UTC')} AND (time, id) < ({at:DateTime64(6, 'UTC')}, {after:String})"
 # What matters without being asked for: tool calls, and whatever was refused or failed.
 _CALLS_ONLY = "(method = 'tools/call' OR status IN ('denied', 'failed'))"
 
@@ -139,7 +139,7 @@ class ActivityStore:
         The keys are found first, so that the payloads of a page are all that is read of them.
         """
         if after:
-            where = where.and_(_BEFORE, at=_moment(after.time), after=after.id)
+            where = where.and_(BEFORE, at=parameter(after.time), after=after.id)
         if excerpt:
             where = where.and_(excerpt=excerpt)
         order = "ORDER BY time DESC, id DESC LIMIT {limit:UInt32}"
@@ -186,9 +186,9 @@ def _conditions(filter_: CallFilter) -> Where:
         if value := getattr(filter_, name):
             where = where.and_(condition, **{name: value})
     if filter_.since:
-        where = where.and_("time >= {since:DateTime64(6, 'UTC')}", since=_moment(filter_.since))
+        where = where.and_("time >= {since:DateTime64(6, 'UTC')}", since=parameter(filter_.since))
     if filter_.until:
-        where = where.and_("time < {until:DateTime64(6, 'UTC')}", until=_moment(filter_.until))
+        where = where.and_("time < {until:DateTime64(6, 'UTC')}", until=parameter(filter_.until))
     if filter_.methods == "calls" and not filter_.method:
         where = where.and_(_CALLS_ONLY)
     return where
@@ -205,6 +205,6 @@ _MATCHES = {
 }
 
 
-def _moment(moment: datetime) -> str:
+def parameter(moment: datetime) -> str:
     """As ClickHouse reads a DateTime64 parameter; the client would cut a datetime to whole seconds."""
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f")

@@ -16,6 +16,8 @@
     envelope.py        JSON-RPC envelope: just enough parsing to decide (pure)
     refusals.py        a refusal, and how it is sent
     lists.py           what a caller may see of a list, and who may cache it (pure)
+    decoding.py        JSON that readers could understand in two ways (pure)
+    pins/              tools as upstreams show them, held against what was approved
 
     passage.py         one HTTP request: read, and answered by the transparent lane unless diverted
     headers.py         which headers cross (pure)

@@ -35,7 +35,12 @@ from services.gateway.learn import Learning
 from services.gateway.links.port import Endpoint
 from services.gateway.links.processes import Processes
 from services.gateway.links.spoken_eras import SpokenEras
+from services.gateway.pins.pins import Pins
+from services.gateway.pins.reports import Reports
 from services.gateway.pool import Pools
+from services.gateway.quotas.admission import Quotas
+from services.gateway.quotas.ledger import Ledger
+from services.gateway.quotas.report import Reporting
 from services.gateway.running import Running
 from services.gateway.sessions import Sessions
 from services.gateway.settings import GatewaySettings
@@ -63,6 +68,15 @@ class Gateway:
             settings.gateway_user_concurrency,
             settings.gateway_user_streams,
         )
+        self.reports = Reports(self.bus, self.follower.tables)
+        self.pins = Pins(
+            self.follower.tables, self.reports, lambda slug: self.running.review(f"server.{slug}", None, 0)
+        )
+        self.ledger = Ledger(self.bus, settings.nats_replicas)
+        # Without NATS, a replica that is to serve on counts alone; others refuse when the lease would end.
+        patience = settings.lease if settings.on_stale == "refuse" else float("inf")
+        self.quotas = Quotas(self.ledger, self.follower.tables, patience)
+        self.reporting = Reporting(self.bus, self.ledger, self.quotas)
         wallet = Wallet(self.bus, self.follower.tables)
         authenticator = Authenticator(
             settings, Verifier(self.follower.tables, settings.public_url), self.journal
@@ -77,6 +91,8 @@ class Gateway:
             journal=self.journal,
             pools=self.pools,
             running=self.running,
+            quotas=self.quotas,
+            pins=self.pins,
         )
         self.eras = SpokenEras()
         self.changes = Changes()
@@ -93,6 +109,7 @@ class Gateway:
         self.learning = Learning(self.bus, self.follower, wallet, self.bridge.upstreams)
         self._ingress = Ingress(shared, self.bridge.gate)
         # In this order: a change has ended what it forbids before the lease reports it as applied.
+        self.follower.subscribe(self.pins.review)
         self.follower.subscribe(wallet.forget)
         self.follower.subscribe(self.running.review)
         self.follower.subscribe(self.processes.review)
@@ -108,11 +125,11 @@ class Gateway:
 
     def decide(self, claims: Claims, call: Call) -> Decision:
         """The ladder over this replica's tables, now."""
-        return decide(self.follower.tables, self.follower.applied, self.fresh, claims, call)
+        return decide(self.follower.tables, self.follower.applied, self.fresh, claims, call, self.pins.seen)
 
     def decide_by_log(self, claims: Claims, call: Call) -> Decision:
         """The same, whether the lease is valid or not."""
-        return decide(self.follower.tables, self.follower.applied, True, claims, call)
+        return decide(self.follower.tables, self.follower.applied, True, claims, call, self.pins.seen)
 
     @property
     def fresh(self) -> bool:
@@ -155,14 +172,19 @@ class Gateway:
         await self.processes.serve(self.bus, self.journal.replica)
         await self.bridge.start()
         await self.learning.start()
+        await self.reports.start()
+        await self.ledger.start()
+        await self.reporting.start()
         await self.lease.start()
 
     async def stop(self) -> None:
         """Give up the lease. The server has ended what was in flight."""
         if self.lease:
             await self.lease.stop()
+        await self.reports.stop()
         await self.bridge.stop()
         await self.processes.stop()
+        await self.ledger.stop()
         await self.eras.stop()
         await self.follower.stop()
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from services.gateway.messages import UNREADABLE
+from services.gateway.protocol import TOOLS_CHANGED
 from services.gateway.sse import Splitter, TooLong, data_of
 
 # Up to here an answer is held to be read, even if the record then keeps less of it.
@@ -58,6 +59,7 @@ class Outcome:
     error_code: int = 0
     detail: str = ""
     output: Payload = field(default_factory=Payload)
+    tools_changed: bool = False  # before it the server said that its list of tools has changed
 
 
 class Capture:
@@ -69,6 +71,7 @@ class Capture:
         self._splitter = Splitter(READ_LIMIT) if sse else None
         self._beginning = b""  # of an event that was too long to be read
         self._found = False  # the response, for sure
+        self._tools_changed = False
         self._held = bytearray()
         self._hash: hashlib._Hash | None = None  # of what is too long to be read
         self._size = 0
@@ -81,6 +84,7 @@ class Capture:
 
     def end(self) -> Outcome:
         """The outcome, when nothing more comes."""
+        self.outcome.tools_changed = self._tools_changed
         if self._splitter is None and self._size:
             if self._hash:
                 self._too_long(self._size, self._hash.hexdigest(), bytes(self._held))
@@ -122,6 +126,7 @@ class Capture:
         except UNREADABLE:
             return
         if self._id != b"null" and bytes(answer.id) != self._id:
+            self._tools_changed = self._tools_changed or TOOLS_CHANGED in data
             return
         if answer.error or answer.result:
             self._found, self.outcome = True, _outcome(answer, self._limit)

@@ -1,28 +1,36 @@
 """What servers offer, asked on behalf of administrators: requests of Lockgate's own, nobody's calls."""
 
 import asyncio
-from typing import Any
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any, NamedTuple
 
 import msgspec
 
 from libs.common.bus import Bus
 from libs.common.control.entries import ORGANIZATION, Server
 from libs.common.control.follower import Follower
+from libs.common.decision.pins import is_nameable
+from libs.common.definitions import Definition, TooLong, pack
 from libs.common.errors import LockgateError, NotFound, Unavailable
 from libs.common.requests import LEARN, Learned, LearnServer, Offered
 from services.gateway import messages
 from services.gateway.bridge.upstreams import Upstreams
 from services.gateway.connection import UpstreamFailed
 from services.gateway.credentials import NONE, Opened, Wallet
+from services.gateway.decoding import Ambiguous
 from services.gateway.links.port import Endpoint, always
 from services.gateway.messages import NotAMessage
+from services.gateway.pins.shown import shown_in
 from services.gateway.protocol import LISTS, METHOD_NOT_FOUND, OWN_META
 
 AT_ONCE = 4  # servers at this replica
 PAGES = 100  # of one list
 MOST = 10_000  # entries of one list
+MOST_DEFINED = 2000  # tools of which the definitions are told; policy takes no more of them
 DESCRIPTION = 200  # characters
 ANSWER = 900_000  # bytes; a message on the bus has at most 1 MiB
+DEFINITIONS = 300_000  # bytes of it that descriptions must leave for the definitions of tools
 POLL = 0.02  # seconds
 
 
@@ -59,13 +67,7 @@ class Learning:
         async with self._upstreams.own_endpoint(server, key, credential) as endpoint:
             offered = await _capabilities(endpoint)
             lists = {method: await _list(endpoint, method, offered) for method in LISTS}
-        learned = Learned(
-            tools=lists["tools/list"],
-            prompts=lists["prompts/list"],
-            resources=lists["resources/list"],
-            templates=lists["resources/templates/list"],
-        )
-        return _fitting(learned)
+        return await asyncio.to_thread(_learned, lists)
 
     async def _known(self, query: LearnServer) -> Server:
         """The server's entry, as new as was asked for."""
@@ -97,10 +99,17 @@ async def _capabilities(endpoint: Endpoint) -> set[str]:
     return set(messages.members(bytes(messages.members(answer.result).get("capabilities", b""))))
 
 
-async def _list(endpoint: Endpoint, method: str, capabilities: set[str]) -> list[Offered]:
+class _Lists(NamedTuple):
+    """What a server lists of one kind, and its pages as they came, each a JSON array."""
+
+    offered: list[Offered]
+    pages: list[bytes]
+
+
+async def _list(endpoint: Endpoint, method: str, capabilities: set[str]) -> _Lists:
     """All pages of a list; nothing of what the server does not have. Raises `UpstreamFailed`."""
     member, named_by = LISTS[method]
-    found: list[Offered] = []
+    found = _Lists([], [])
     if method.partition("/")[0] not in capabilities:
         return found
     params: dict[str, Any] = {}
@@ -111,8 +120,10 @@ async def _list(endpoint: Endpoint, method: str, capabilities: set[str]) -> list
                 return found
             raise UpstreamFailed("upstream_bad_answer", _complaint(method, answer.error))
         result = messages.members(answer.result)
-        found += _offered(bytes(result.get(member, b"[]")), named_by)
-        if len(found) > MOST or sum(len(each.name) for each in found) > ANSWER:
+        page = bytes(result.get(member, b"[]"))
+        found.offered.extend(_offered(page, named_by))
+        found.pages.append(page)
+        if len(found.offered) > MOST or sum(len(each.name) for each in found.offered) > ANSWER:
             break
         cursor = result.get("nextCursor")
         if cursor is None or bytes(cursor) == b"null":
@@ -152,12 +163,55 @@ def _complaint(method: str, error: bytes) -> str:
     return f"it answered {method} with the error {messages.code_of(error)}"
 
 
-def _fitting(learned: Learned) -> Learned:
-    """`learned`, without descriptions if it would be too long for the bus."""
-    if len(msgspec.json.encode(learned)) <= ANSWER:
+def _learned(lists: Mapping[str, _Lists]) -> Learned:
+    """The answer, as much of it as fits on the bus: the definitions of tools, then the descriptions, lose
+    their texts first. Raises `CannotLearn`. Takes its time for long lists."""
+    learned = Learned(
+        tools=lists["tools/list"].offered,
+        prompts=lists["prompts/list"].offered,
+        resources=lists["resources/list"].offered,
+        templates=lists["resources/templates/list"].offered,
+    )
+    definitions = _definitions(lists["tools/list"].pages)
+    fitting = _fitting(learned, DEFINITIONS if definitions else 0)
+    if not definitions:
+        return fitting
+    room = (ANSWER - len(msgspec.json.encode(fitting))) // 4 * 3  # Base64
+    try:
+        return msgspec.structs.replace(fitting, definitions=pack(definitions, room))
+    except TooLong as error:
+        raise CannotLearn("Its lists are too long.") from error
+
+
+def _definitions(pages: list[bytes]) -> list[Definition]:
+    """Those of the tools in the list of these `pages`. Raises `CannotLearn`."""
+    found: dict[tuple[str, str], Definition] = {}
+    try:
+        for tool in chain.from_iterable(map(shown_in, pages)):
+            if is_nameable(tool.name):
+                one = Definition(name=tool.name, digest=tool.digest, text=tool.text)
+                found.setdefault((tool.name, tool.digest), one)
+    except Ambiguous as error:
+        raise CannotLearn(f"Its list of tools can be read in two ways: {error}.") from error
+    except messages.UNREADABLE as error:
+        raise CannotLearn("Its list of tools cannot be read.") from error
+    return list(found.values())[:MOST_DEFINED]
+
+
+def _fitting(learned: Learned, reserve: int) -> Learned:
+    """`learned`, without descriptions if it would be too long for the bus with `reserve` bytes more."""
+    if len(msgspec.json.encode(learned)) + reserve <= ANSWER:
         return learned
-    fields = msgspec.structs.asdict(learned).items()
-    bare = Learned(**{field: [Offered(name=item.name) for item in items] for field, items in fields})
+    bare = Learned(
+        tools=_bare(learned.tools),
+        prompts=_bare(learned.prompts),
+        resources=_bare(learned.resources),
+        templates=_bare(learned.templates),
+    )
     if len(msgspec.json.encode(bare)) > ANSWER:
         raise CannotLearn("Its lists are too long.")
     return bare
+
+
+def _bare(offered: list[Offered]) -> list[Offered]:
+    return [Offered(name=item.name) for item in offered]

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from libs.common.control.entries import Server
 from libs.common.decision.ladder import Decision
 from services.gateway import messages
 from services.gateway.protocol import ACKNOWLEDGED, LIST_CHANGES, META_SUBSCRIPTION
@@ -38,11 +39,13 @@ class Listen:
         self._honored: set[str] = set()
         self._open = False  # acknowledged, and not ended
         self._owed: set[str] = set()
-        self._view = _view(decision)
+        self._decision, self._view = decision, _view(decision)
 
     def noticed(self, decision: Decision) -> None:
         """The control log has changed; `decision` is how the stream would be decided on now."""
-        before, self._view = self._view, _view(decision)
+        if _rests_on(decision) == _rests_on(self._decision):
+            return
+        before, self._decision, self._view = self._view, decision, _view(decision)
         self._owed |= {key for key in self._asked if before[key] != self._view[key]}
         self._call()
 
@@ -76,6 +79,11 @@ class Listen:
             self.wake.set()
 
 
+def _rests_on(decision: Decision) -> tuple[object, ...]:
+    """What `_view` looks at, as the very same objects: most changes of the log are none of this stream."""
+    return id(decision.server), id(decision.group), decision.credential
+
+
 def _view(decision: Decision) -> dict[str, object]:
     """What the caller's lists depend on, for each kind of list."""
     server, group = decision.server, decision.group
@@ -84,10 +92,16 @@ def _view(decision: Decision) -> dict[str, object]:
         return dict.fromkeys(LIST_CHANGES)
     common = (server.url, server.command, decision.credential, access.default)
     return {
-        "toolsListChanged": (common, access.tools, server.tools),
+        "toolsListChanged": (common, access.tools, _tools(server)),
         "promptsListChanged": (common, access.prompts),
         "resourcesListChanged": (common, access.resources),
     }
+
+
+def _tools(server: Server) -> tuple[object, ...]:
+    """Not the digests: a definition that is approved in silence, as it was seen first, changes no list."""
+    held = () if server.pinning == "off" else (server.quarantined.keys(), server.new_tools)
+    return frozenset(server.tools), server.tools_off.keys(), held
 
 
 def _read(params: bytes) -> _Params:

@@ -4,16 +4,18 @@ A result is cut apart and put together again as raw JSON, so that unknown fields
 order of members arrive as the upstream wrote them.
 """
 
-import json
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
 from libs.common.decision.ladder import MayUse
 from libs.common.decision.subjects import Kind
+from services.gateway.decoding import decode, refuse_twice
 from services.gateway.envelope import Envelope
+from services.gateway.pins.shown import Shown, shown
 from services.gateway.protocol import LISTS
 
 # Cacheable too (MCP 2026-07-28, server/utilities/caching). Who may see these was decided at the request, so
@@ -39,10 +41,16 @@ _LISTS = {
     "resources": _List("resource", "uri"),
     "resourceTemplates": _List("resource", "uriTemplate"),
 }
+_RESULT, _KEYS = frozenset({"result"}), frozenset(_LISTS)
+_NAMES = {each.named_by: frozenset({each.named_by}) for each in _LISTS.values()}
 # To read a list takes up to a microsecond for each of its parts, in which nobody else is served.
 MOST_PARTS = 400_000
 # A key can be written with escapes.
 _MAY_HOLD_LIST = re.compile(rb"tools|prompts|resource|\\u", re.IGNORECASE)
+
+
+# Takes in the tools that a list shows, and tells the names that nobody should see.
+Showed: TypeAlias = Callable[[Sequence[Shown]], Collection[str]]
 
 
 class Unfilterable(Exception):
@@ -69,14 +77,18 @@ def may_hold_list(data: bytes) -> bool:
     return _MAY_HOLD_LIST.search(data) is not None
 
 
-def filter_lists(message: bytes, may_use: MayUse, *, modern: bool = False) -> bytes:
+def filter_lists(
+    message: bytes, may_use: MayUse, showed: Showed | None = None, *, modern: bool = False
+) -> bytes:
     """A JSON-RPC `message` without the entries of lists for which `may_use(kind, name)` is false.
+
+    `showed` is told first which tools it lists.
 
     Messages that hold no list come back as they are, and lists of which nothing is left out, unless they are
     of the modern era (the request is, or the result has a field of it): these say how they may be cached.
     Raises `Unfilterable`.
     """
-    return _each(message, lambda one: _filtered(one, may_use, modern))
+    return _each(message, partial(_filtered, may_use=may_use, showed=showed, modern=modern))
 
 
 def as_private(message: bytes) -> bytes:
@@ -117,13 +129,15 @@ def _joined(outer: dict[str, msgspec.Raw], members: dict[str, msgspec.Raw]) -> b
     return _encode(outer | {"result": msgspec.Raw(_encode(members))})
 
 
-def _filtered(message: bytes, may_use: MayUse, modern: bool) -> bytes:
+def _filtered(message: bytes, may_use: MayUse, showed: Showed | None, modern: bool) -> bytes:
     decoded = _unambiguous(message) if may_hold_list(message) else {}
     if _LISTS.keys().isdisjoint(decoded):
         return message
     outer, members = _parts(message)
     assert members is not None
-    changed = {key: _kept(key, members[key], decoded[key], may_use) for key in _LISTS if key in members}
+    changed = {
+        key: _kept(key, members[key], decoded[key], may_use, showed) for key in _LISTS if key in members
+    }
     modern = modern or not {"cacheScope", "ttlMs", "resultType"}.isdisjoint(members)
     if modern and _is_cacheable(members):
         changed |= {"cacheScope": _PRIVATE, "ttlMs": msgspec.Raw(b"%d" % _ttl(decoded.get("ttlMs")))}
@@ -132,21 +146,25 @@ def _filtered(message: bytes, may_use: MayUse, modern: bool) -> bytes:
     return _joined(outer, members | changed)
 
 
-def _kept(key: str, raw: msgspec.Raw, decoded: Any, may_use: MayUse) -> msgspec.Raw:
+def _kept(key: str, raw: msgspec.Raw, decoded: Any, may_use: MayUse, showed: Showed | None) -> msgspec.Raw:
     """The list `raw` without what the caller may not use; itself if that is all of it."""
     kind, named_by = _LISTS[key]
     if not isinstance(decoded, list):
         raise Unfilterable(f'"{key}" is not a list')
-    shown = [may_use(kind, _name(entry, named_by)) for entry in decoded]
-    if all(shown):
-        return raw
-    return msgspec.Raw(_encode([entry for entry, show in zip(_array(raw), shown, strict=True) if show]))
+    names, entries = [_name(entry, named_by) for entry in decoded], _array(raw)
+    hidden = showed(shown(entries, decoded)) if showed and kind == "tool" else ()
+    kept = [
+        entry
+        for entry, name in zip(entries, names, strict=True)
+        if name not in hidden and may_use(kind, name)
+    ]
+    return raw if len(kept) == len(entries) else msgspec.Raw(_encode(kept))
 
 
 def _name(entry: Any, named_by: str) -> str:
     if not isinstance(entry, dict):
         raise Unfilterable("an entry is not an object")
-    _refuse_twice(entry, {named_by})
+    refuse_twice(entry, _NAMES[named_by])
     name = entry.get(named_by)
     if not isinstance(name, str):
         raise Unfilterable(f'an entry has no "{named_by}"')
@@ -165,39 +183,18 @@ def _ttl(asked: object) -> int:
 # -- keys that stand twice -------------------------------------------------------------------------
 
 
-class _Repeated(dict[str, Any]):
-    """A JSON object in which a key stands twice."""
-
-
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    decoded = dict(pairs)
-    return decoded if len(decoded) == len(pairs) else _Repeated(decoded)
-
-
-_marking = json.JSONDecoder(object_pairs_hook=_pairs)
-
-
 def _unambiguous(message: bytes) -> dict[str, Any]:
     """The result of `message`, decoded; empty if there is none that is an object.
 
-    Raises `Unfilterable` where readers could find one list or another in it.
+    Raises `Unfilterable` or `Ambiguous` where readers could find one list or another in it.
     """
     if message.count(b",") + message.count(b"[") + message.count(b"{") > MOST_PARTS:
         raise Unfilterable(f"it has more than {MOST_PARTS} parts")
-    outer = _marking.decode(message.decode())
+    outer = decode(message.decode())
     result = outer.get("result") if isinstance(outer, dict) else None
     if not isinstance(result, dict):
         result = {}
-    for members, known in ((outer, {"result"}), (result, set(_LISTS))):
+    for members, known in ((outer, _RESULT), (result, _KEYS)):
         if isinstance(members, dict):
-            _refuse_twice(members, known)
+            refuse_twice(members, known)
     return result
-
-
-def _refuse_twice(members: dict[str, Any], known: set[str]) -> None:
-    """`known` keys must stand once, also for readers to whom `Tools` is `tools`."""
-    folded = {key.casefold() for key in known}
-    if isinstance(members, _Repeated) or any(
-        key not in known and key.casefold() in folded for key in members
-    ):
-        raise Unfilterable("a key stands twice in an object")

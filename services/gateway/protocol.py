@@ -42,6 +42,7 @@ LIST_CHANGES = {
     "promptsListChanged": "notifications/prompts/list_changed",
     "resourcesListChanged": "notifications/resources/list_changed",
 }
+TOOLS_CHANGED = LIST_CHANGES["toolsListChanged"].encode()
 
 
 class Listed(NamedTuple):

@@ -31,13 +31,16 @@ class Refusal:
     rule: str = ""
     revision: int = 0
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    retry_after: int | None = None  # seconds, where that is known
 
 
 def body(refusal: Refusal, id: bytes) -> bytes:
     """The JSON-RPC error response (JSON-RPC 2.0, section 5.1). `id` is the request's, as raw JSON."""
-    data = {"reason": refusal.reason, "decidedBy": "lockgate"}
+    data: dict[str, str | int] = {"reason": refusal.reason, "decidedBy": "lockgate"}
     if refusal.rule:
         data["rule"] = refusal.rule
+    if refusal.retry_after is not None:  # some lanes have no headers of an answer
+        data["retryAfter"] = refusal.retry_after
     error = {"code": refusal.code, "message": refusal.message, "data": data | {"revision": refusal.revision}}
     return msgspec.json.encode({"jsonrpc": "2.0", "id": msgspec.Raw(id), "error": error})
 
@@ -63,6 +66,7 @@ _BY_REASON = {
     "rule_denied": (200, DENIED),
     "rule_failed": (200, DENIED),
     "quota_exceeded": (429, DENIED),
+    "quota_unavailable": (503, UNAVAILABLE),
     "credential_missing": (200, CREDENTIAL_MISSING),
     "credential_attention": (200, CREDENTIAL_MISSING),
     "session_foreign": (404, -32600),
@@ -88,7 +92,14 @@ def needs_no_body(reason: str) -> bool:
 
 
 def refusal(
-    reason: str, server: str, detail: str, *, rule: str = "", revision: int = 0, answered: bool = True
+    reason: str,
+    server: str,
+    detail: str,
+    *,
+    rule: str = "",
+    revision: int = 0,
+    answered: bool = True,
+    retry_after: int | None = None,
 ) -> Refusal:
     """The refusal for `reason`. `answered`: the message is a request, so an answer can carry the error."""
     status, code = _BY_REASON[reason]
@@ -100,8 +111,8 @@ def refusal(
         message = f"Lockgate: {server}: {detail}"
     if status == 200 and not answered:
         status = 403
-    retry = [(b"retry-after", b"1")] if status in _RETRY_LATER else []
-    return Refusal(status, code, message, reason, rule, revision, retry)
+    retry = [(b"retry-after", b"%d" % (retry_after or 1))] if status in _RETRY_LATER else []
+    return Refusal(status, code, message, reason, rule, revision, retry, retry_after)
 
 
 async def answer(send: Send, refusal: Refusal, id: bytes) -> None:

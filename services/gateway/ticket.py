@@ -1,11 +1,11 @@
 """One request of a known caller, from its decision to its record, by whatever lane it travels.
 
-decide → credential → admit (journal) → forward, which is the lane's → conclude or fail (journal)
+decide → credential → admit (quotas, journal) → forward, which is the lane's → conclude or fail (journal)
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from libs.common.clock import elapsed, iso, now
 from libs.common.control.tables import Tables
@@ -23,7 +23,10 @@ from services.gateway.credentials import Opened, Wallet
 from services.gateway.envelope import Envelope
 from services.gateway.listen import Listen
 from services.gateway.lists import Unfilterable, as_private, filter_lists, is_personal
+from services.gateway.pins.pins import Pins
 from services.gateway.pool import Pools
+from services.gateway.quotas.admission import Counted, NotCounted, Quotas
+from services.gateway.quotas.limits import Use
 from services.gateway.refusals import Refusal
 from services.gateway.running import Flight, Running, Stoppable, TooMany, moved_away
 from services.gateway.sessions import Sessions, fingerprint
@@ -46,6 +49,8 @@ class Shared:
     journal: Journal
     pools: Pools
     running: Running
+    quotas: Quotas
+    pins: Pins
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +164,19 @@ class Ticket:
         """The refusal for `reason`, to be raised."""
         return Refused(self._refusal(reason, detail, decision), reason=reason)
 
-    def _refusal(self, reason: str, detail: str, decision: Decision) -> Refusal:
+    def _refusal(
+        self, reason: str, detail: str, decision: Decision, retry_after: int | None = None
+    ) -> Refusal:
         answered = self.envelope is not None and self.envelope.kind == "request"
+        rule, revision = decision.rule, decision.revision
         return refusals.refusal(
-            reason, self._server, detail, rule=decision.rule, revision=decision.revision, answered=answered
+            reason,
+            self._server,
+            detail,
+            rule=rule,
+            revision=revision,
+            answered=answered,
+            retry_after=retry_after,
         )
 
     # -- on its way -------------------------------------------------------------------------------
@@ -204,29 +218,52 @@ class Ticket:
             raise self.refused("credential_unavailable", error.detail, decision) from error
 
     async def admit(self, decision: Decision) -> None:
-        """No record, no call. Raises `Refused`."""
+        """Over quota, no call; no record, no call. Raises `Refused`."""
+        counted = await self._count(decision)
         self.record.status = "admitted"
         try:
             await self._shared.journal.admit(self.record)
         except JournalUnavailable as error:
+            counted.give_back()
             self.record.status = "denied"
             raise self.refused("journal_unavailable", error.detail, decision) from error
+
+    async def _count(self, decision: Decision) -> Counted:
+        """Count a call of a tool against its quotas. Raises `Refused`."""
+        try:
+            return await self._shared.quotas.count(self._uses(decision))
+        except NotCounted as error:
+            self.record.reason, self.record.rule = error.reason, error.key
+            by_quota = replace(decision, rule=error.key)
+            raise Refused(self._refusal(error.reason, error.detail, by_quota, error.retry_after)) from None
+
+    def _uses(self, decision: Decision) -> list[Use]:
+        if not decision.server or self.envelope is None or self.envelope.method != "tools/call":
+            return []
+        user, group = self.record.user, self.record.group
+        return [Use(user, group, decision.server.slug, tool.name) for tool in self.envelope.subjects]
 
     def shown(self, message: bytes) -> bytes:
         """`message` without what the caller's group, as it is now, may not use, and for nobody else's cache.
 
         Raises `UpstreamFailed`.
         """
-        tables, envelope = self._shared.tables, self.envelope
+        tables, envelope, pins = self._shared.tables, self.envelope, self._shared.pins
         group = tables.group_of(self._caller.claims.subject)
+        self.heard(message)
         try:
             if envelope and is_personal(envelope):
                 return _private(message)
             modern = envelope is not None and envelope.modern
-            return filter_lists(message, may_use(tables, group, self._server), modern=modern)
+            allowed = may_use(tables, group, self._server, pins.seen)
+            return filter_lists(message, allowed, pins.watching(self._server), modern=modern)
         except Unfilterable as error:
             detail = "its answer cannot be read, so none of it is shown"
             raise UpstreamFailed("upstream_bad_answer", detail) from error
+
+    def heard(self, message: bytes) -> None:
+        """The server says `message` on the way."""
+        self._shared.pins.heard(self._server, message)
 
     # -- the outcome ------------------------------------------------------------------------------
 
@@ -240,6 +277,8 @@ class Ticket:
         record.error_code = outcome.error_code
         record.output, record.output_bytes, record.output_sha256 = output.text, output.size, output.sha256
         detail = outcome.detail
+        if outcome.tools_changed:
+            self._shared.pins.said_changed(self._server)
         if self.envelope and self.envelope.kind == "request" and sse and not outcome.answered:
             detail = "the stream ended without the answer, which may come on another stream"
         failed = outcome.failed or http_status >= 400

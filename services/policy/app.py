@@ -22,9 +22,14 @@ from services.policy.assignment import Assignment
 from services.policy.changes import Changes
 from services.policy.console import groups, servers
 from services.policy.demo import DemoFeatures
+from services.policy.departures import Departures
 from services.policy.dependencies import Parts
+from services.policy.explain import Explainer
+from services.policy.relearning import Relearning
+from services.policy.replay import Replays
 from services.policy.settings import PolicySettings
 from services.policy.store import KINDS, PolicyStore
+from services.policy.timer import Timer
 from services.policy.upstream import Upstreams
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -48,10 +53,13 @@ def create_app(settings: PolicySettings) -> FastAPI:
     changes, upstreams = Changes(owner, journal), Upstreams(bus, settings)
     assignment = Assignment(bus, store, changes)
     demo = DemoFeatures(store, upstreams, changes, wanted=ask_demo)
+    relearning = Relearning(bus, store, upstreams, changes, every=settings.policy_relearn_every)
+    timer, departures = Timer(store, changes, follower), Departures(bus, store, changes, follower)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with running(bus, follower, owner, journal, shipper, assignment, demo):
+        parts = (bus, follower, owner, journal, shipper, assignment, demo, timer, departures, relearning)
+        async with running(*parts):
             yield
         engine.dispose()
 
@@ -63,7 +71,8 @@ def create_app(settings: PolicySettings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.journal, app.state.follower = journal, follower
-    app.state.parts = Parts(settings, store, changes, upstreams)
+    explainer, replays = Explainer(bus, follower), Replays(bus, follower)
+    app.state.parts = Parts(settings, store, changes, upstreams, explainer, replays, journal)
     install_console(app, settings, follower.tables)
     for routes in (api.router, servers.router, groups.router):
         app.include_router(routes)

@@ -25,7 +25,7 @@ class Assignment:
 
     async def assign(self, query: AssignGroup) -> AssignedGroup:
         provider = User(version=0, id=BY_PROVIDER, email=query.source)
-        write = partial(self._store.assign, query.user, query.groups)
+        write = partial(self._store.members.assign, query.user, query.groups)
         done = await self._changes.make(provider, "member_assigned", write)
         assert done.after
         return AssignedGroup(group=done.after.group, complete=done.receipt.complete)

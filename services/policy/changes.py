@@ -1,18 +1,18 @@
 """Changes of policy: what the record tells of them, and what the API answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import msgspec
 
 from libs.common.control import changes
-from libs.common.control.entries import Member, User
+from libs.common.control.entries import User
 from libs.common.control.owner import Owner, Receipt
 from libs.common.journal import Journal
-from services.policy.domain import Change, Group, Organization, Server
+from services.policy.domain import Change, Recorded
 
-T = TypeVar("T", Server, Group, Organization, Member)
+T = TypeVar("T", bound=Recorded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,20 @@ class Changes:
         change, receipt = await self._changes.make(admin, event, write, _told)
         return Done(change.after, receipt)
 
+    async def make_all(
+        self, admin: User, event: str, write: Callable[[], Sequence[Change[T]]]
+    ) -> tuple[Sequence[Change[T]], Receipt]:
+        """Carry out a `write` that changes several things, each recorded as `event`."""
+        return await self._changes.make_all(
+            admin, event, write, lambda found: [_told(each) for each in found]
+        )
+
 
 def _told(change: Change[T]) -> changes.Told:
-    return changes.Told(change.keys, _json(change.before), _json(change.after), change.happened)
+    return changes.Told(
+        change.keys, _json(change.before), _json(change.after), change.happened, change.subject
+    )
 
 
-def _json(state: Server | Group | Organization | Member | None) -> str:
-    """The entry in the control log; of a server also what it offers and the log does not say."""
-    if state is None:
-        return ""
-    entry = msgspec.to_builtins(state if isinstance(state, Member) else state.entry())
-    if isinstance(state, Server):
-        entry |= {kind: [feature.name for feature in offered] for kind, offered in state.features}
-    return msgspec.json.encode(entry).decode()
+def _json(state: Recorded | None) -> str:
+    return msgspec.json.encode(state.record()).decode() if state else ""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
-from libs.common.control.entries import AuthType, Bridge, Processes, Transport
+from libs.common.control.entries import AuthType, Bridge, NewTools, Pinning, Processes, Transport
 from libs.common.environment import check_variable
 from libs.common.errors import BadRequest
 from services.policy.names import check_name
@@ -25,6 +25,8 @@ class Definition:
     """A server's settings, times in seconds. Raises `BadRequest` for bad values.
 
     A server is reached at `url`, or is a process of `command` (the program and its arguments) for stdio.
+    `pinning` says whether a tool whose definition changes is held until somebody approves it, and `new_tools`
+    whether one that appears later is.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Definition:
     environment: Mapping[str, str] = field(default_factory=dict)
     processes: Processes = "shared"
     idle_stop: float = 600.0
+    new_tools: NewTools = "allow"
+    pinning: Pinning = "enforce"
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -46,6 +50,10 @@ class Definition:
         _check_choice("bridge", self.bridge, get_args(Bridge))
         _check_choice("processes", self.processes, get_args(Processes))
         _check_choice("auth", self.auth, get_args(AuthType))
+        _check_choice("new_tools", self.new_tools, get_args(NewTools))
+        _check_choice("pinning", self.pinning, get_args(Pinning))
+        if self.new_tools == "review" and self.pinning == "off":
+            raise BadRequest("new_tools can only be reviewed where pinning is enforce")
         if self.transport == "stdio":
             self._check_process()
         else:

@@ -55,7 +55,7 @@ class DemoFeatures:
         return None
 
     async def _attempt(self) -> None:
-        server: Server = await asyncio.to_thread(self._store.server, DEMO)
-        features = await self._upstreams.features(server)
-        write = partial(self._store.set_features, DEMO, features, Precondition(version=server.version))
+        server: Server = await asyncio.to_thread(self._store.servers.get, DEMO)
+        offer = await self._upstreams.offer(server)
+        write = partial(self._store.servers.set_features, DEMO, *offer, Precondition(version=server.version))
         await self._changes.make(_POLICY, "features_learned", write)

@@ -6,9 +6,14 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from libs.common.control.entries import User
+from libs.common.control.tables import Tables
 from libs.common.errors import BadRequest
+from libs.common.journal import Journal
 from services.policy.changes import Changes
-from services.policy.domain import Precondition
+from services.policy.domain import Precondition, UnknownUser
+from services.policy.explain import Explainer
+from services.policy.replay import Replays
 from services.policy.settings import PolicySettings
 from services.policy.store import PolicyStore
 from services.policy.upstream import Upstreams
@@ -24,6 +29,9 @@ class Parts:
     store: PolicyStore
     changes: Changes
     upstreams: Upstreams
+    explainer: Explainer
+    replays: Replays
+    journal: Journal
 
 
 async def _parts(request: Request) -> Parts:
@@ -45,5 +53,19 @@ async def _precondition(
     return Precondition(version=int(matched[1]), absent=if_none_match is not None)
 
 
+async def _tables(request: Request) -> Tables:
+    tables: Tables = request.app.state.follower.tables
+    return tables
+
+
+def known_user(tables: Tables, user: str) -> User:
+    """The user, as the control log says. Raises `UnknownUser`."""
+    found = tables.users.get(user)
+    if found is None:
+        raise UnknownUser(f"Nobody has the id {user[:80]!r}.")
+    return found
+
+
 Work = Annotated[Parts, Depends(_parts)]
+Known = Annotated[Tables, Depends(_tables)]  # what the control log says, of people too
 IfMatch = Annotated[Precondition, Depends(_precondition)]

@@ -12,14 +12,21 @@ REASON_LENGTH = 500
 
 def check_slug(slug: str) -> str:
     """`slug` if it can name a server. Raises `BadRequest`."""
-    if not SLUG.fullmatch(slug):
-        raise BadRequest(
-            f"{slug[:80]!r} is no slug: up to 63 lower-case letters, digits and hyphens, "
-            "beginning with a letter or digit"
-        )
+    _check_form(slug, "slug")
     if slug in RESERVED:
         raise BadRequest(f"{slug} stands for something else in URLs: choose another slug")
     return slug
+
+
+def check_group(group: str) -> str:
+    """`group` if it can be a group's id. Raises `BadRequest`."""
+    return _check_form(group, "id of a group")
+
+
+def check_id(id: str, what: str) -> str:
+    """`id` if a rule or quota (`what`) can have it: it is part of a key of the control log. Raises
+    `BadRequest`."""
+    return _check_form(id, f"id of a {what}")
 
 
 def check_name(name: str) -> str:
@@ -34,3 +41,12 @@ def check_reason(reason: str) -> str:
     if len(reason) > REASON_LENGTH or not reason.isprintable():
         raise BadRequest(f"a reason has at most {REASON_LENGTH} printable characters")
     return reason
+
+
+def _check_form(name: str, what: str) -> str:
+    if not SLUG.fullmatch(name):
+        raise BadRequest(
+            f"{name[:80]!r} is no {what}: up to 63 lower-case letters, digits and hyphens, "
+            "beginning with a letter or digit"
+        )
+    return name

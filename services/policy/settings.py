@@ -25,6 +25,13 @@ class PolicySettings(Settings):
         le=300,
         description="The same for stdio servers, which may have to be started and their packages fetched.",
     )
+    policy_relearn_every: float = Field(
+        900.0,
+        ge=0,
+        le=7 * 24 * 3600,
+        description="Seconds after which a server is asked again for its tools, to see whether they changed; "
+        "0 for never. Lists that people ask for are looked at whatever it says.",
+    )
 
     @property
     def database_url(self) -> str:

@@ -1,9 +1,12 @@
 """What servers offer, learned from them by a gateway: only gateways reach them and run their processes."""
 
+from typing import NamedTuple
+
 import msgspec
 import structlog
 
 from libs.common.bus import Bus, Refused
+from libs.common.definitions import unpack
 from libs.common.errors import LockgateError, Unavailable
 from libs.common.requests import (
     LEARN,
@@ -16,6 +19,7 @@ from libs.common.requests import (
 )
 from services.policy.domain import Server
 from services.policy.features import Features, beginning_of, told
+from services.policy.pins import Sight
 from services.policy.settings import PolicySettings
 
 log = structlog.get_logger(__name__)
@@ -30,23 +34,31 @@ class FeaturesUnknown(LockgateError):
     status, type, title = 502, "upstream-failed", "The server did not tell what it offers"
 
 
+class Offer(NamedTuple):
+    """What a server offers when it is asked. The first time that is what an administrator takes it for."""
+
+    features: Features
+    sight: Sight
+
+
 class Upstreams:
     """Asks gateways about servers."""
 
     def __init__(self, bus: Bus, settings: PolicySettings) -> None:
         self._bus, self._settings = bus, settings
 
-    async def features(self, server: Server) -> Features:
+    async def offer(self, server: Server) -> Offer:
         """What `server` offers now. Raises `FeaturesUnknown`."""
         within = self._patience(server)
         query = LearnServer(slug=server.slug, version=server.version, within=within)
         try:
-            return _features(await self._bus.request(LEARN, query, Learned, timeout=within + MARGIN))
+            learned = await self._bus.request(LEARN, query, Learned, timeout=within + MARGIN)
+            return Offer(_features(learned), _sight(learned, server))
         except Refused as error:
             raise FeaturesUnknown(error.detail) from error
         except Unavailable as error:
             raise FeaturesUnknown("No gateway answers that could ask it.") from error
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise FeaturesUnknown("The gateway's answer cannot be read: is it of another version?") from error
 
     async def processes(self, slug: str, replicas: int) -> list[ProcessList]:
@@ -65,6 +77,15 @@ class Upstreams:
         if server.definition.transport == "stdio":
             return settings.policy_start_timeout
         return settings.policy_upstream_timeout
+
+
+def _sight(learned: Learned, server: Server) -> Sight:
+    """Raises `ValueError`."""
+    return Sight(
+        definitions=unpack(learned.definitions) if learned.definitions else (),
+        version=server.version,
+        adopt=not server.pins,
+    )
 
 
 def _features(learned: Learned) -> Features:

@@ -23,12 +23,15 @@ _carried_out: set["asyncio.Task[Any]"] = set()  # the loop itself keeps only wea
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the record says of a change: its keys in the log, and the states before and after, as JSON."""
+    """What the record says of a change: its keys in the log, in the order in which they are written, and the
+    states before and after, as JSON."""
 
     keys: Sequence[str]
     before: str
     after: str
     happened: bool = True  # whether anything is different now
+    subject: str = ""  # what was changed, where that is not the first of the keys
+    event: str = ""  # where it is another than that of the whole change
 
 
 class Changes:
@@ -44,29 +47,38 @@ class Changes:
 
         Raises what `write` raises.
         """
+        return await self.make_all(admin, event, write, lambda change: [tell(change)])
+
+    async def make_all(
+        self, admin: User, event: str, write: Callable[[], T], tell: Callable[[T], Sequence[Told]]
+    ) -> tuple[T, Receipt]:
+        """The same for a write that changes several things: each is recorded, the receipt is for all."""
         task = asyncio.create_task(self._make(admin, event, write, tell), name=event)
         _carried_out.add(task)
         task.add_done_callback(_carried_out.discard)
         return await asyncio.shield(task)
 
     async def _make(
-        self, admin: User, event: str, write: Callable[[], T], tell: Callable[[T], Told]
+        self, admin: User, event: str, write: Callable[[], T], tell: Callable[[T], Sequence[Told]]
     ) -> tuple[T, Receipt]:
         change = await asyncio.to_thread(write)
-        told = tell(change)
-        receipt = await self._owner.publish(*told.keys)
-        if told.happened:
-            self._journal.append(
-                AdminEvent(
-                    id=new_id(),
-                    time=iso(now()),
-                    event=event,
-                    actor=admin.id,
-                    email=admin.email,
-                    subject=told.keys[0],
-                    before=told.before,
-                    after=told.after,
-                    revision=receipt.revision,
-                )
-            )
+        parts = tell(change)
+        receipt = await self._owner.publish(*[key for told in parts for key in told.keys])
+        for told in parts:
+            if told.happened:
+                self._journal.append(_record(admin, told.event or event, told, receipt))
         return change, receipt
+
+
+def _record(admin: User, event: str, told: Told, receipt: Receipt) -> AdminEvent:
+    return AdminEvent(
+        id=new_id(),
+        time=iso(now()),
+        event=event,
+        actor=admin.id,
+        email=admin.email,
+        subject=told.subject or told.keys[0],
+        before=told.before,
+        after=told.after,
+        revision=receipt.revision,
+    )

@@ -23,6 +23,8 @@ Bridge: TypeAlias = Literal["auto", "always"]
 # How a tool is held that appears at a server later, or changes: see `Server`.
 NewTools: TypeAlias = Literal["allow", "review"]
 Pinning: TypeAlias = Literal["enforce", "off"]
+# Why a tool waits for an administrator: it is not what was approved, or nobody has looked at it.
+Held: TypeAlias = Literal["changed", "new"]
 Effect: TypeAlias = Literal["allow", "deny"]
 RuleScope: TypeAlias = Literal["organization", "group", "user"]
 QuotaOf: TypeAlias = Literal["user", "group", "server", "tool"]
@@ -70,7 +72,8 @@ class Server(Switched, frozen=True, kw_only=True):
 
     `tools` maps each known tool to the digest of its definition that was approved
     (libs.common.decision.pins), empty where only its name is known. `quarantined` ones changed since, or are
-    new and wait for review. Tools that are in neither are new: `new_tools` says how they are held.
+    new and wait for review. Tools that are in neither are new: `new_tools` says how they are held. With
+    `pinning` off none is held.
     """
 
     slug: str
@@ -80,7 +83,7 @@ class Server(Switched, frozen=True, kw_only=True):
     bridge: Bridge = "auto"
     auth: AuthType = "none"
     tools: dict[str, str] = {}
-    quarantined: list[str] = []
+    quarantined: dict[str, Held] = {}
     tools_off: dict[str, Off] = {}
     new_tools: NewTools = "allow"
     pinning: Pinning = "enforce"

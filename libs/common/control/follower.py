@@ -1,8 +1,8 @@
 """Follows the control log: every change in order, and an honest word on how far it is complete.
 
-The consumer is our own, on a plain subscription, for two reasons: the pending count of each message is
-part of the rule by which it counts (progress.py), and a lost or stuck consumer must be noticed and replaced
-within seconds.
+The consumer is our own, on a plain subscription, for two reasons: the sequence of each message is part of the
+rule by which it counts (progress.py), and a lost or stuck consumer must be noticed and replaced within
+seconds.
 """
 
 import asyncio
@@ -39,8 +39,11 @@ RETRY_AFTER = 0.25  # seconds
 RESUME_WITHIN = 30 * 60.0
 MARKER_TTL = 3600.0
 
+_NO_MESSAGE = 10037  # NATS: the stream is there, and empty
+
 # (key, value or None when it was removed, revision)
 OnChange = Callable[[str, bytes | None, int], None]
+OnApplied = Callable[[int], None]
 
 
 async def ensure_bucket(bus: Bus, replicas: int) -> None:
@@ -76,11 +79,14 @@ class Follower:
         self.heard: dict[str, float] = {}  # replica -> when its last entry arrived, by `elapsed()`
         self._bus, self._settings = bus, settings
         self._on_change: list[OnChange] = []
+        self.replaced_at = float("-inf")  # when another log was found in place of the one that we read
+        self._on_applied: list[OnApplied] = []
         self._on_anew: list[Callable[[], None]] = []
         self._waiters: set[asyncio.Event] = set()
         self._sub: Subscription | None = None
         self._consumer: str | None = None
         self._task: asyncio.Task[None] | None = None
+        self._inquiry: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._born: datetime | None = None  # when the log that we read was created
         self._generation = 0  # of the consumer; what a replaced one still delivers is not for us
@@ -93,6 +99,11 @@ class Follower:
     def subscribe(self, on_change: OnChange) -> None:
         """Call `on_change(key, value, revision)` after each entry. It must not raise or block."""
         self._on_change.append(on_change)
+
+    def on_applied(self, callback: OnApplied) -> None:
+        """Call `callback(applied)` when the tables are complete up to a new revision, after `on_change` was
+        called for every entry up to there. It must not raise or block."""
+        self._on_applied.append(callback)
 
     def on_anew(self, callback: Callable[[], None]) -> None:
         """Call `callback()` when all that was read is void, and the log is read from its beginning."""
@@ -132,6 +143,21 @@ class Follower:
         finally:
             self._waiters.discard(event)
 
+    @property
+    def born(self) -> datetime | None:
+        """When the log that is read was created, by its server's clock: the name of that log."""
+        return self._born
+
+    async def present_log(self) -> datetime | None:
+        """The name of the log that is there now. If it is not the one that we read, that will be read anew.
+
+        Raises what a request to JetStream raises.
+        """
+        created = (await self._bus.js.stream_info(STREAM)).created
+        if created != self._born:
+            self.restart()
+        return created
+
     def restart(self) -> None:
         """Replace the consumer: something that should have arrived did not."""
         self._lost = True
@@ -167,6 +193,8 @@ class Follower:
         # of the old one.
         replaced = info.created != self._born or info.state.last_seq < self._progress.delivered
         anew = not self.complete or replaced or away > RESUME_WITHIN
+        if replaced and self._born:
+            self.replaced_at = elapsed()
         if anew:
             self._start_anew()
         self._born = info.created
@@ -190,10 +218,8 @@ class Follower:
         consumer = await self._bus.js.add_consumer(STREAM, config)
         self._consumer = consumer.name
         self._last_sign = elapsed()
-        if consumer.num_pending == 0 and not self._consumer_seq:
-            # Nothing to deliver: complete as it is. (A message that raced us decides for itself.)
-            self._progress.nothing_pending(info.state.last_seq if anew else 0)
-            self._notify()
+        if not consumer.num_pending:  # it may stay silent
+            self._inquire()
 
     def _start_anew(self) -> None:
         # Keep the object: others hold it. The lease is not renewed before the log is read again.
@@ -206,6 +232,7 @@ class Follower:
             callback()
 
     async def _unsubscribe(self) -> None:
+        await cancel(self._inquiry)
         sub, self._sub = self._sub, None
         consumer, self._consumer = self._consumer, None
         if sub is None:
@@ -234,15 +261,57 @@ class Follower:
         self.tables.apply(key, value)
         if key.startswith("replica."):
             self._hear(key.removeprefix("replica."), value is None)
-        self._progress.deliver(seq, meta.num_pending or 0)
+        before = self.applied
+        self._progress.deliver(seq)
         for on_change in self._on_change:
             on_change(key, value, seq)
-        self._notify()
+        self._advance(before)
+        if not meta.num_pending:  # as far as the server knows now; sooner the answer would be of no use
+            self._inquire()
 
     async def _on_status(self, message: Msg) -> None:
         """An idle heartbeat, or a flow-control question, which wants an empty answer."""
+        self._inquire()
         if message.reply:
             await self._bus.client.publish(message.reply)
+
+    # -- holes ------------------------------------------------------------------------------------
+
+    def _inquire(self) -> None:
+        """Find out where the log ends, if that is what is needed to know that nothing is missing."""
+        if self._progress.must_ask and (self._inquiry is None or self._inquiry.done()):
+            self._inquiry = asyncio.create_task(self._find_end(), name="control-end")
+
+    async def _find_end(self) -> None:
+        progress, generation = self._progress, self._generation
+        try:
+            while progress.must_ask:
+                progress.ask()
+                end = await self._end()
+                if generation != self._generation or self._lost:
+                    return  # the answer may be about another log
+                before = self.applied
+                progress.answer(end)
+                self._advance(before)
+        except (APIError, nats.errors.Error, TimeoutError, OSError) as error:
+            log.warning("control_end_unknown", error=repr(error))
+        finally:
+            progress.forget()
+
+    async def _end(self) -> int:
+        """The sequence of the last message in the log, asked of its leader."""
+        try:
+            return (await self._bus.js.get_last_msg(STREAM, f"{SUBJECT}>")).seq or 0
+        except NotFoundError as error:
+            if error.err_code != _NO_MESSAGE:
+                raise
+            return 0
+
+    def _advance(self, before: int) -> None:
+        if self.applied > before:
+            for on_applied in self._on_applied:
+                on_applied(self.applied)
+        self._notify()
 
     def _hear(self, replica: str, deleted: bool) -> None:
         if deleted:

@@ -17,6 +17,7 @@ from libs.common.bus import Bus
 from libs.common.clock import elapsed, iso, now
 from libs.common.control.entries import Replica, key_of
 from libs.common.control.follower import MARKER_TTL, SUBJECT, Follower
+from libs.common.control.proof import Proof
 from libs.common.lifecycle import cancel
 
 log = structlog.get_logger(__name__)
@@ -31,18 +32,19 @@ class Lease:
 
     def __init__(self, bus: Bus, follower: Follower, replica: Replica) -> None:
         self._bus, self._follower, self._entry = bus, follower, replica
-        self._proven = float("-inf")  # sending time of the newest heartbeat that came back
-        self._sent: dict[int, float] = {}  # revision of a heartbeat -> when it was sent
+        self._proof = Proof()
         self._changed = asyncio.Event()
         self._newest_change = 0
         self._applied_at = iso(now())
         self._task: asyncio.Task[None] | None = None
         follower.subscribe(self._on_change)
+        follower.on_applied(self._on_applied)
+        follower.on_anew(self._void)
 
     @property
     def valid(self) -> bool:
         """Whether the replica may decide now."""
-        return elapsed() < self._proven + self._entry.lease
+        return elapsed() < self._proof.since + self._entry.lease
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="lease")
@@ -50,21 +52,23 @@ class Lease:
     async def stop(self) -> None:
         """Stop, and say goodbye, so that no receipt waits for this replica. Deciding must have ended."""
         await cancel(self._task)
-        self._proven = float("-inf")
+        self._void()
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         with contextlib.suppress(APIError, nats.errors.Error, TimeoutError, OSError):
             await self._bus.js.publish(
                 SUBJECT + key_of(self._entry), headers=headers, msg_ttl=MARKER_TTL, timeout=1
             )
 
+    def _void(self) -> None:
+        """What was proven, or is on its way, proves nothing of the log that is read now."""
+        self._proof = Proof()
+
     def _on_change(self, key: str, _: bytes | None, revision: int) -> None:
         if not key.startswith("replica."):
             self._newest_change = revision
-        applied = self._follower.applied
-        if applied != revision:
-            return
-        for written in [r for r in self._sent if r <= applied]:
-            self._proven = max(self._proven, self._sent.pop(written))
+
+    def _on_applied(self, applied: int) -> None:
+        self._proof.apply(applied)
         if self._entry.revision < self._newest_change <= applied:
             self._applied_at = iso(now())
             self._changed.set()
@@ -81,16 +85,17 @@ class Lease:
             except Exception:  # whatever it is: without heartbeats the lease runs out and calls are refused
                 log.exception("heartbeat_failed")
                 await asyncio.sleep(RETRY_AFTER)
-            if self._sent and elapsed() - min(self._sent.values()) > UNSEEN:
-                log.warning("heartbeat_unseen", revisions=sorted(self._sent))
-                self._sent.clear()
+            unseen = self._proof.unseen
+            if unseen and elapsed() - min(unseen.values()) > UNSEEN:
+                log.warning("heartbeat_unseen", revisions=sorted(unseen))
+                unseen.clear()
                 self._follower.restart()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, BEAT - (elapsed() - began))):
                     await self._changed.wait()
 
     async def _beat(self) -> None:
-        applied = self._follower.applied
+        applied, proof = self._follower.applied, self._proof
         self._entry = msgspec.structs.replace(self._entry, revision=applied, applied_at=self._applied_at)
         sent = elapsed()
         # A replica that dies is forgotten in time. One that decides without a proof must not be: it may live.
@@ -98,11 +103,9 @@ class Lease:
         ack = await self._bus.js.publish(
             SUBJECT + key_of(self._entry), msgspec.json.encode(self._entry), msg_ttl=ttl, timeout=2
         )
-        if ack.seq <= applied:
-            # A new write stands before what we have read: this is another log than the one we read.
+        if ack.seq <= applied or await self._follower.present_log() != self._follower.born:
+            # It stands before what we have read, or in a log of another name: its revision tells us nothing.
             log.error("control_log_replaced", written=ack.seq, applied=applied)
             self._follower.restart()
-        elif self._follower.applied >= ack.seq:
-            self._proven = max(self._proven, sent)
         else:
-            self._sent[ack.seq] = sent
+            proof.acknowledge(ack.seq, sent, self._follower.applied)

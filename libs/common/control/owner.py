@@ -18,7 +18,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from libs.common.bus import Bus
 from libs.common.clock import elapsed, iso, now
-from libs.common.control.entries import SINGLETONS, AnyEntry
+from libs.common.control.entries import SINGLETONS, AnyEntry, Replica
 from libs.common.control.follower import (
     MARKER_TTL,
     STREAM,
@@ -33,7 +33,9 @@ from libs.common.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-RECONCILE_EVERY = 30.0  # seconds
+RECONCILE_EVERY = 30.0  # seconds, when nothing says that it is due
+RETRY_AFTER = 1.0  # seconds
+SLICE = 500  # entries that are compared before others have their turn
 ATTEMPTS = 8  # of one compare-and-swap before giving up until the next reconciliation
 DRIFT = 0.02  # how much faster our clock may run than a replica's
 MARGIN = 0.25  # seconds on top
@@ -46,16 +48,17 @@ _WRONG_SEQUENCE = (10071, 10164)  # NATS: the expected last sequence is not the 
 _BUS_ERRORS = (APIError, nats.errors.Error, TimeoutError, OSError)
 
 
+# `applied`: it decides by the new state. `lease_expired`: it has not reported, and the last proof it can have
+# has run out, so it refuses every call until it has caught up. `pending`: neither yet.
+Standing = Literal["applied", "lease_expired", "pending"]
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaReceipt:
-    """How a change stands at one gateway replica.
-
-    `applied`: it decides by the new state since `at`. `lease_expired`: it has not reported, and the last
-    proof it can have has run out, so it refuses every call until it has caught up. `pending`: neither yet.
-    """
+    """How a change stands at one gateway replica, and since when it is `applied`."""
 
     replica: str
-    state: Literal["applied", "lease_expired", "pending"]
+    state: Standing
     at: str | None = None
 
 
@@ -74,6 +77,27 @@ class Receipt:
         return 200 if self.complete else 202
 
 
+def expiry(lease: float) -> float:
+    """Seconds on our clock after which a lease that a replica had has run out on the replica's."""
+    return lease * (1 + DRIFT) + MARGIN
+
+
+def standing(
+    replica: Replica, heard: float, revision: int, acknowledged: float, moment: float
+) -> Standing | None:
+    """How the change `revision` stands at `moment` at a replica last heard of at `heard`.
+
+    Times by `elapsed()`. `None`: it is without a lease since before the change was acknowledged.
+    """
+    if replica.revision >= revision:
+        return "applied"
+    if replica.on_stale == "serve":  # its silence proves nothing
+        return "pending"
+    if heard + expiry(replica.lease) < acknowledged:
+        return None
+    return "lease_expired" if moment >= acknowledged + expiry(replica.lease) else "pending"
+
+
 class Owner:
     """Keeps the entries whose kind is in `kinds` equal to what `desired` says."""
 
@@ -85,11 +109,17 @@ class Owner:
         self._log: dict[str, tuple[int, bytes | None]] = {}  # key -> revision, value
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._due = asyncio.Event()
+        bus.on_return(self._due.set)
         follower.subscribe(self._on_change)
-        follower.on_anew(self._log.clear)  # a log that was lost has to be written again
+        self._log_id = 0  # of the log that we know, which may be lost and another take its place
+        follower.on_anew(self._forget)
 
     async def start(self) -> None:
-        """Reconcile once, then periodically. The follower must have started."""
+        """Reconcile once, then when NATS is back, after a write that failed, and periodically.
+
+        The follower must have started.
+        """
         await self.reconcile()
         self._task = asyncio.create_task(self._run(), name="control-owner")
 
@@ -102,10 +132,13 @@ class Owner:
         Call it after the commit. It never raises for a bus that is away: the receipt says what is pending.
         """
         try:
-            async with self._lock:
-                revision = max([await self._bring(key) for key in keys], default=0)
+            revision = 0
+            for key in keys:  # there may be thousands: others, such as a switch, get in between
+                async with self._lock:
+                    revision = max(revision, await self._bring(key))
         except (*_BUS_ERRORS, Unavailable) as error:
             log.warning("control_write_failed", keys=keys, error=repr(error))
+            self._due.set()
             return Receipt(
                 0, False, detail="the control log cannot be written now; this will be completed later"
             )
@@ -114,10 +147,8 @@ class Owner:
     async def reconcile(self) -> int:
         """Bring the whole part to what the database says. Returns the number of entries written."""
         await ensure_bucket(self._bus, self._settings.nats_replicas)
+        differing = await self._differing(await self._desired(None))
         async with self._lock:
-            desired = await self._desired(None)
-            present = {key for key, (_, value) in self._log.items() if value is not None}
-            differing = [key for key in desired.keys() | present if self._differs(key, desired.get(key))]
             # `org` and `keys` last: without them nothing is admitted, so a log that is being written anew
             # admits nothing before all that forbids something is there.
             for key in sorted(differing, key=lambda key: key in SINGLETONS):
@@ -129,11 +160,17 @@ class Owner:
     async def receipt(self, revision: int) -> Receipt:
         """Wait until every live replica has applied `revision`, or cannot be deciding without it."""
         acknowledged = elapsed()
+        try:
+            there = await self._follower.present_log()
+        except _BUS_ERRORS:
+            return Receipt(revision, False, detail="written, and not yet confirmed by every replica")
         leases = [replica.lease for replica in self._follower.tables.replicas.values()]
-        allowance = max([self._settings.lease, *leases]) * (1 + DRIFT) + MARGIN
+        allowance = expiry(max([self._settings.lease, *leases]))
 
         def known() -> bool:
-            return self._follower.applied >= revision
+            # A log that took another's place does not name those who still have a lease from that one.
+            others_expired = elapsed() >= self._follower.replaced_at + allowance
+            return self._follower.born == there and self._follower.applied >= revision and others_expired
 
         def settled() -> bool:
             return known() and all(r.state != "pending" for r in self._states(revision, acknowledged))
@@ -146,18 +183,13 @@ class Owner:
         return Receipt(revision, complete, states, "" if complete else "not yet confirmed by every replica")
 
     def _states(self, revision: int, acknowledged: float) -> list[ReplicaReceipt]:
-        states = []
+        moment, states = elapsed(), []
         for name, replica in sorted(self._follower.tables.replicas.items()):
-            expiry = replica.lease * (1 + DRIFT) + MARGIN
-            refuses = replica.on_stale == "refuse"
-            if replica.revision >= revision:
-                states.append(ReplicaReceipt(name, "applied", replica.applied_at))
-            elif refuses and self._follower.heard.get(name, acknowledged) + expiry < acknowledged:
-                continue  # without a lease since before the change
-            elif refuses and elapsed() >= acknowledged + expiry:
-                states.append(ReplicaReceipt(name, "lease_expired", iso(now())))
-            else:
-                states.append(ReplicaReceipt(name, "pending"))
+            heard = self._follower.heard.get(name, acknowledged)
+            state = standing(replica, heard, revision, acknowledged, moment)
+            at = {"applied": replica.applied_at, "lease_expired": iso(now())}.get(state or "")
+            if state:
+                states.append(ReplicaReceipt(name, state, at))
         return states
 
     # -- writing ----------------------------------------------------------------------------------
@@ -169,6 +201,25 @@ class Owner:
             self._log.pop(key, None)
         else:
             self._log[key] = (revision, value)
+
+    async def _differing(self, desired: Mapping[str, AnyEntry]) -> list[str]:
+        """The keys whose entries are not as `desired`. What it finds may be out of date: to bring a key, both
+        sides are looked at again. But it is about one log from beginning to end, or it begins again: of a log
+        that was lost halfway it would else name `org`, and not what was compared before."""
+        while True:
+            log_id, differing = self._log_id, []
+            for number, key in enumerate(desired.keys() | self._log.keys(), 1):
+                if number % SLICE == 0:  # a large organization's log takes half a second
+                    await asyncio.sleep(0)
+                if self._differs(key, desired.get(key)):
+                    differing.append(key)
+            if log_id == self._log_id:
+                return differing
+
+    def _forget(self) -> None:
+        """The log was lost, and has to be written again."""
+        self._log.clear()
+        self._log_id += 1
 
     def _differs(self, key: str, entry: AnyEntry | None) -> bool:
         return self._log.get(key, (0, None))[1] != _encoded(entry)
@@ -214,11 +265,16 @@ class Owner:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(RECONCILE_EVERY)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECONCILE_EVERY):
+                    await self._due.wait()
+            self._due.clear()
             try:
                 await self.reconcile()
             except (*_BUS_ERRORS, Unavailable) as error:
                 log.warning("control_reconcile_failed", error=repr(error))
+                await asyncio.sleep(RETRY_AFTER)
+                self._due.set()
             except Exception:
                 log.exception("control_reconcile_failed")
 

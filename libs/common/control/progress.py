@@ -1,10 +1,13 @@
 """How far the log is applied, when what is delivered has holes.
 
 The bucket keeps only the newest value of a key, so a slow reader misses values that were replaced before
-they reached it; their successors come later. A sequence number therefore counts as applied only if nothing
-was skipped since the last one that counted, or if nothing was pending behind the message: in both cases
-every value that the log still holds up to there has been delivered, and no replaced one has its successor
-still to come (DESIGN, "The lease").
+they reached it; their successors come later. So a sequence number counts as applied if nothing was skipped
+since the last one that counted. After a hole the reader asks where the log ends: whatever stood there when
+the answer was made has come once the reader is there, if nothing was skipped since the question (DESIGN,
+"The lease").
+
+The count of pending messages that NATS puts on each message is no answer: it is kept beside the store, and
+is zero at times although the successor of what was skipped is already stored.
 """
 
 
@@ -15,21 +18,41 @@ class Progress:
         self.applied = 0  # the tables are complete up to here
         self.delivered = 0  # the newest message that came
         self.complete = False  # the whole log has been read once
-        self._unbroken = False  # nothing skipped since `applied`
+        self.unbroken = False  # nothing skipped since `applied`
+        self._asked = False  # a question is under way, and nothing was skipped since
+        self._end: int | None = None  # the answer to a question since which nothing was skipped
 
-    def deliver(self, seq: int, pending: int) -> None:
-        """A message was taken in; `pending` more were waiting behind it when it was sent."""
-        unbroken = self._unbroken and seq == self.delivered + 1
+    @property
+    def must_ask(self) -> bool:
+        """Whether no message alone can count, whatever comes."""
+        return not self.unbroken and not self._asked and self._end is None
+
+    def deliver(self, seq: int) -> None:
+        """A message was taken in."""
+        skipped = seq != self.delivered + 1
         self.delivered = seq
-        if unbroken or pending == 0:
-            self._count(seq)
+        if skipped:
+            self.unbroken, self._asked, self._end = False, False, None
+        elif self.unbroken or (self._end is not None and seq >= self._end):
+            self._count()
+
+    def ask(self) -> None:
+        """The question where the log ends is put now."""
+        self._asked, self._end = True, None
+
+    def answer(self, end: int) -> None:
+        """The last message of the log was `end`, at some moment since `ask`; 0 for an empty log."""
+        if not self._asked:
+            return
+        self._asked = False
+        if self.delivered >= end:
+            self._count()
         else:
-            self._unbroken = False
+            self._end = end
 
-    def nothing_pending(self, last_seq: int) -> None:
-        """Nothing is left to deliver behind `delivered`, in a log that ends at `last_seq` or before."""
-        self.delivered = max(self.delivered, last_seq)
-        self._count(self.delivered)
+    def forget(self) -> None:
+        """No answer will come to a question that is under way."""
+        self._asked = False
 
-    def _count(self, seq: int) -> None:
-        self.applied, self._unbroken, self.complete = seq, True, True
+    def _count(self) -> None:
+        self.applied, self.unbroken, self.complete, self._end = self.delivered, True, True, None

@@ -284,12 +284,12 @@ def _held(server: Server, tool: str, seen: Seen) -> Refusal | None:
         return Refusal("tool_disabled", key, _off(f"the tool {tool[:200]!r} is off", off))
     if server.pinning == "off":
         return None
-    pinned = server.tools.get(tool)
+    pinned, held = server.tools.get(tool), server.quarantined.get(tool)
     shown = seen.get((server.slug, tool)) if pinned else None
-    if tool in server.quarantined or (shown and shown != pinned):
+    if held == "changed" or (shown and shown != pinned):
         detail = f"the tool {tool[:200]!r} is not what was approved, and waits for an administrator"
         return Refusal("tool_quarantined", key, detail)
-    if pinned is None and server.new_tools == "review":
+    if held or (pinned is None and server.new_tools == "review"):
         detail = f"the tool {tool[:200]!r} is new here, and waits for an administrator"
         return Refusal("tool_unreviewed", key, detail)
     return None

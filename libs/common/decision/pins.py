@@ -10,6 +10,8 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from typing import Any
 
+from libs.common.decision.subjects import LONGEST
+
 PINNED = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
 
 
@@ -25,3 +27,8 @@ def canonical(tool: Mapping[str, Any]) -> str:
 def digest(definition: str) -> str:
     """SHA-256 of a `canonical` text, 43 characters of Base64 (URL alphabet, RFC 4648)."""
     return urlsafe_b64encode(hashlib.sha256(definition.encode()).digest()).decode().rstrip("=")
+
+
+def is_nameable(name: str) -> bool:
+    """Whether a tool of that name can be called, and be told from others by those who approve it."""
+    return 0 < len(name) <= LONGEST["tool"] and name.isprintable()

@@ -35,7 +35,7 @@ NAVIGATION = (
     Place("Servers", "/servers", ("admin",)),
     Place("Groups", "/groups", ("admin",)),
     Place("Users", "/users", ("admin",)),
-    Place("Credentials", "/credentials", ("admin",)),
+    Place("Credentials", "/credentials"),
     Place("Account", "/account"),
 )
 

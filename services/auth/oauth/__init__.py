@@ -8,7 +8,6 @@ token.py          the token, revocation and introspection endpoints
 server.py         the adapter between Starlette and Authlib, which is synchronous
 code_grant.py, refresh_grant.py, revocation.py, introspection.py   what Authlib calls, in a thread
 documents.py      clients whose id is the URL of a document about them (CIMD)
-fetching.py       getting that document, and nothing from our own network
 device_grant.py, device.py   RFC 8628: clients that cannot open a browser
 resources.py      RFC 8707: which audiences there are
 redirects.py      which redirect URIs a client may register and use (RFC 8252)

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from libs.common.errors import BadRequest
+from libs.common.fetching import CannotFetch, Fetched, fetch
 from services.auth.domain import GRANT_TYPES, USUAL_GRANT_TYPES, AuthMethod, Client
-from services.auth.oauth.fetching import CannotFetch, Fetched, fetch
 from services.auth.oauth.redirects import problem
 from services.auth.store.clients import Clients
 from services.auth.store.database import unix_now

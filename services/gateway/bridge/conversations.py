@@ -96,6 +96,7 @@ class GovernedConversation(Conversation):
         self, shared: Shared, connect: Connect, outlet: Outlet, on_end: Callable[[UpstreamFailed], None]
     ) -> None:
         self._shared, self._connect, self._outlet, self._on_end = shared, connect, outlet, on_end
+        self._server = ""
         self._link: Link | None = None
         self._opening = asyncio.Lock()
         self._pending: dict[Key, Pending] = {}
@@ -181,6 +182,8 @@ class GovernedConversation(Conversation):
         """The session with the upstream, begun if need be, with the credential as it is now."""
         async with self._opening:
             if self._link is None and self._over is None:
+                assert decision.server
+                self._server = decision.server.slug
                 callbacks = self._on_message, self._on_closed, self._on_failed
                 link = await self._connect(decision, credential, *callbacks)
                 try:
@@ -204,6 +207,7 @@ class GovernedConversation(Conversation):
             self._on_closed(UpstreamFailed("upstream_bad_answer", f"it sent what is no message: {error}"))
             return
         if read.kind != "response":
+            self._shared.pins.heard(self._server, message)
             self._outlet.message(message)
             return
         key = key_of(read.id)

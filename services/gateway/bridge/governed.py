@@ -51,7 +51,11 @@ class Governor:
         """
 
         async def ask(endpoint: Endpoint, allowed: Check) -> bytes:
-            async with _listening(ticket, emit) as emitted:
+            def heard(message: bytes) -> None:
+                ticket.heard(message)
+                emit(message)
+
+            async with _listening(ticket, heard) as emitted:
                 response = await endpoint.request(message, emitted, allowed)
             return conclude(ticket, response, self._shared.settings.gateway_record_limit)
 

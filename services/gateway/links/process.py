@@ -33,6 +33,7 @@ INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 CHUNK = 64 * 1024  # bytes read at once
 TURN = 256  # lines taken before everybody else has a turn
 ERRORS_RATE = 1024 * 1024  # bytes a second that are read of standard error; who writes more has to wait
+wait = asyncio.sleep  # for it
 UNREAD = 1024 * 1024  # bytes that a process may leave unread before messages of our own are dropped
 # Seconds from each step of stopping to the next: input closed, SIGTERM, SIGKILL, given up.
 STEPS = (2.0, 2.0, 2.0)
@@ -271,7 +272,7 @@ class Process:
         redactor = self._program.redactor
         async for chunk in redactor.stream(chunks) if redactor else chunks:
             self.errors.feed(chunk)
-            await asyncio.sleep(len(chunk) / ERRORS_RATE)
+            await wait(len(chunk) / ERRORS_RATE)
 
     # -- its input ----------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -125,14 +126,17 @@ def let_go_of_streams() -> None:
 
 def supervise(pid: int, lifeline: socket.socket, wake: socket.socket) -> int | None:
     """How the program ended (wait(2)); None if it has not and must."""
+    events = select.poll()  # select(2) knows no descriptor from 1024 on, and the lifeline's may be any
+    for end in (lifeline, wake):
+        events.register(end, select.POLLIN)
     while True:
-        ready, _, _ = select.select([lifeline, wake], [], [])
-        if wake in ready and set(wake.recv(256)) - {signal.SIGCHLD}:
+        ready = {descriptor for descriptor, _ in events.poll()}
+        if wake.fileno() in ready and set(wake.recv(256)) - {signal.SIGCHLD}:
             return None  # somebody ends us
         status = reap(pid)
         if status is not None:
             return status
-        if lifeline in ready:
+        if lifeline.fileno() in ready:
             if not received(lifeline):
                 return None
             with contextlib.suppress(OSError):  # none of the group is left, and we shall hear of it
@@ -171,7 +175,7 @@ def end_descendants(pid: int) -> None:
                 pass
         except ChildProcessError:
             return
-        select.select([], [], [], 0.005)
+        time.sleep(0.005)
 
 
 def children() -> list[int]:

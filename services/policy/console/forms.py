@@ -7,11 +7,12 @@ from fastapi import Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from libs.common.control.entries import ServerAccess
+from libs.common.control.entries import Off, ServerAccess
 from libs.common.errors import BadRequest
 from libs.common.web import notices
 from libs.common.web.frame import Pages
 from libs.common.web.notices import Notice
+from services.policy import switches
 from services.policy.console.texts import (
     command_of,
     environment_of,
@@ -21,7 +22,6 @@ from services.policy.console.texts import (
 from services.policy.definition import Definition, InitialAccess
 from services.policy.domain import Precondition, Server
 from services.policy.features import KINDS, Choice, Kind, check_names, chosen
-from services.policy.names import check_reason
 
 pages = Pages(Path(__file__).parent.parent / "pages")
 
@@ -33,6 +33,10 @@ def show(
     notice = notice or notices.waiting(request)
     response = pages.render(request, template, status=status, notice=notice, **values)  # type: ignore[arg-type]
     return notices.shown(response, request)
+
+
+# What the form asks in one question: `pinning` and `new_tools` -> the tools that wait for approval.
+_HELD_TOOLS = {("enforce", "allow"): "changed", ("enforce", "review"): "new", ("off", "allow"): "none"}
 
 
 class ServerForm(BaseModel):
@@ -51,6 +55,7 @@ class ServerForm(BaseModel):
     environment: str = ""
     processes: str = "shared"
     idle_stop: str = "600"
+    held_tools: str = "changed"
     version: str = ""
 
     @classmethod
@@ -70,6 +75,7 @@ class ServerForm(BaseModel):
             environment=text_of_environment(definition.environment),
             processes=definition.processes,
             idle_stop=f"{definition.idle_stop:g}",
+            held_tools=_HELD_TOOLS[definition.pinning, definition.new_tools],
         )
 
     def definition(self) -> Definition:
@@ -79,9 +85,16 @@ class ServerForm(BaseModel):
             "name": self.name.strip(),
             "transport": self.transport,
             "auth": self.auth,
+            **self._pins(),
             **{name: _number(name, getattr(self, name)) for name in numbers},
         }
         return Definition(**values, **(self._process() if self.transport == "stdio" else self._address()))
+
+    def _pins(self) -> dict[str, Any]:
+        for (pinning, new_tools), held in _HELD_TOOLS.items():
+            if held == self.held_tools:
+                return {"pinning": pinning, "new_tools": new_tools}
+        raise BadRequest("choose which tools wait for approval")
 
     def _address(self) -> dict[str, Any]:
         bridge = self.bridge if self.transport == "streamable_http" else "auto"
@@ -115,9 +128,9 @@ class SwitchForm(BaseModel):
     enabled: bool
     reason: str = ""
 
-    def checked_reason(self) -> str:
-        """The reason to keep: none for what is switched on. Raises `BadRequest`."""
-        return "" if self.enabled else check_reason(self.reason.strip())
+    def off(self) -> Off | None:
+        """What is kept of a switch that is off; none for one that is on. Raises `BadRequest`."""
+        return None if self.enabled else switches.off(self.reason)
 
 
 class NamesForm(BaseModel):

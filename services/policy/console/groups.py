@@ -21,13 +21,13 @@ SERVERS_SHOWN = 1000
 
 @router.get("/groups")
 async def list_groups(request: Request, _: Administrator, work: Work) -> Response:
-    return show(request, "groups.html", groups=await to_thread(work.store.groups))
+    return show(request, "groups.html", groups=await to_thread(work.store.groups.list))
 
 
 @router.get("/groups/{group}")
 async def show_group(request: Request, _: Administrator, group: str, work: Work) -> Response:
-    found = await to_thread(work.store.group, group)
-    servers = await to_thread(work.store.servers, "", SERVERS_SHOWN)
+    found = await to_thread(work.store.groups.get, group)
+    servers = await to_thread(work.store.servers.list, "", SERVERS_SHOWN)
     choices = [Choices.of(found, server) for server in servers]
     return show(request, "group.html", group=found, choices=choices)
 
@@ -37,8 +37,8 @@ async def rename_group(
     admin: Administrator, group: str, work: Work, form: Annotated[GroupForm, Form()]
 ) -> Response:
     name = check_name(form.name.strip())
-    write = partial(work.store.rename_group, group, name, unless_changed(form.version))
-    done = await work.changes.make(admin, "group_renamed", write)
+    write = partial(work.store.groups.put, group, name, unless_changed(form.version))
+    done = await work.changes.make(admin, "group_saved", write)
     return notices.redirect(f"/groups/{group}", notices.after("Renamed.", done.receipt), work.settings)
 
 
@@ -46,9 +46,9 @@ async def rename_group(
 async def change_access(
     admin: Administrator, group: str, slug: str, work: Work, form: Annotated[AccessForm, Form()]
 ) -> Response:
-    present = (await to_thread(work.store.group, group)).servers.get(slug)
+    present = (await to_thread(work.store.groups.get, group)).servers.get(slug)
     access, precondition = form.access(present), unless_changed(form.version)
-    write = partial(work.store.set_access, group, slug, access, precondition)
+    write = partial(work.store.groups.set_access, group, slug, access, precondition)
     done = await work.changes.make(admin, "access_changed", write)
     path = f"/servers/{slug}" if form.back == "server" else f"/groups/{group}"
     notice = notices.after(f"What the group may use of {slug} is saved.", done.receipt)

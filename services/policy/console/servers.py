@@ -27,7 +27,7 @@ from services.policy.domain import Precondition, Server
 from services.policy.features import Features
 from services.policy.names import check_slug
 from services.policy.upstream import FeaturesUnknown
-from services.policy.views import mcp_url
+from services.policy.views.servers import mcp_url
 
 router = APIRouter(include_in_schema=False)
 
@@ -48,7 +48,7 @@ async def add_server(
     """Add the server and ask it once what it offers; that it does not tell does not stand in the way."""
     try:
         slug, definition, access = check_slug(form.slug.strip()), form.definition(), form.access()
-        write = partial(work.store.put_server, slug, definition, access, Precondition(absent=True))
+        write = partial(work.store.servers.put, slug, definition, access, Precondition(absent=True))
         done = await work.changes.make(admin, "server_saved", write)
     except LockgateError as error:
         return await _list(request, work, entered=form, error=error)
@@ -66,7 +66,7 @@ async def switch_organization(
     admin: Administrator, work: Work, form: Annotated[SwitchForm, Form()]
 ) -> Response:
     event = "organization_enabled" if form.enabled else "organization_disabled"
-    write = partial(work.store.switch_organization, form.enabled, form.checked_reason())
+    write = partial(work.store.organization.switch, form.off(), admin.id)
     done = await work.changes.make(admin, event, write)
     said = "Everything is switched on again." if form.enabled else "Everything is switched off."
     return notices.redirect("/servers", notices.after(said, done.receipt), work.settings)
@@ -83,7 +83,7 @@ async def edit_server(
 ) -> Response:
     try:
         precondition = unless_changed(form.version)
-        write = partial(work.store.put_server, slug, form.definition(), precondition=precondition)
+        write = partial(work.store.servers.put, slug, form.definition(), precondition=precondition)
         done = await work.changes.make(admin, "server_saved", write)
     except LockgateError as error:
         return await _detail(request, slug, work, entered=form, error=error)
@@ -95,7 +95,7 @@ async def switch_server(
     admin: Administrator, slug: str, work: Work, form: Annotated[SwitchForm, Form()]
 ) -> Response:
     event = "server_enabled" if form.enabled else "server_disabled"
-    write = partial(work.store.switch_server, slug, form.enabled, form.checked_reason())
+    write = partial(work.store.servers.switch, slug, form.off(), admin.id)
     done = await work.changes.make(admin, event, write)
     assert done.after
     said = f"{done.after.definition.name} is switched {'on' if form.enabled else 'off'}."
@@ -104,7 +104,7 @@ async def switch_server(
 
 @router.post("/servers/{slug}/refresh")
 async def refresh_features(admin: Administrator, slug: str, work: Work) -> Response:
-    server = await to_thread(work.store.server, slug)
+    server = await to_thread(work.store.servers.get, slug)
     try:
         notice = await _learn(admin, server, work)
     except FeaturesUnknown as error:
@@ -117,14 +117,14 @@ async def refresh_features(admin: Administrator, slug: str, work: Work) -> Respo
 async def name_features(
     admin: Administrator, slug: str, work: Work, form: Annotated[NamesForm, Form()]
 ) -> Response:
-    write = partial(work.store.name_features, slug, form.names())
+    write = partial(work.store.servers.name_features, slug, form.names())
     done = await work.changes.make(admin, "features_named", write)
     return notices.redirect(f"/servers/{slug}", notices.after("Saved.", done.receipt), work.settings)
 
 
 @router.post("/servers/{slug}/delete")
 async def delete_server(admin: Administrator, slug: str, work: Work) -> Response:
-    write = partial(work.store.delete_server, check_slug(slug))
+    write = partial(work.store.servers.delete, check_slug(slug))
     done = await work.changes.make(admin, "server_deleted", write)
     notice = notices.after(f"{slug} is deleted.", done.receipt)
     return notices.redirect("/servers", notice, work.settings)
@@ -132,10 +132,10 @@ async def delete_server(admin: Administrator, slug: str, work: Work) -> Response
 
 async def _learn(admin: Administrator, server: Server, work: Parts) -> Notice:
     """Ask `server` what it offers and keep it. Raises `FeaturesUnknown`."""
-    features = await work.upstreams.features(server)
-    write = partial(work.store.set_features, server.slug, features)
+    offer = await work.upstreams.offer(server)
+    write = partial(work.store.servers.set_features, server.slug, *offer)
     done = await work.changes.make(admin, "features_learned", write)
-    return notices.after(f"It has {_counted(features)}.", done.receipt)
+    return notices.after(f"It has {_counted(offer.features)}.", done.receipt)
 
 
 def _counted(features: Features) -> str:
@@ -153,7 +153,7 @@ async def _list(
     entered: NewServerForm | None = None,
     error: LockgateError | None = None,
 ) -> Response:
-    servers = await to_thread(work.store.servers, after, PAGE_SIZE + 1)
+    servers = await to_thread(work.store.servers.list, after, PAGE_SIZE + 1)
     shown = servers[:PAGE_SIZE]
     public_url = work.settings.public_url
     return show(
@@ -164,7 +164,7 @@ async def _list(
         servers=shown,
         urls={server.slug: mcp_url(public_url, server.slug) for server in shown},
         next=shown[-1].slug if len(servers) > PAGE_SIZE else None,
-        organization=await to_thread(work.store.organization),
+        organization=await to_thread(work.store.organization.get),
         fields=entered or NewServerForm(),
         adding=entered is not None,
         origin=public_url,
@@ -179,7 +179,7 @@ async def _detail(
     entered: ServerForm | None = None,
     error: LockgateError | None = None,
 ) -> Response:
-    server = await to_thread(work.store.server, slug)
+    server = await to_thread(work.store.servers.get, slug)
     url = mcp_url(work.settings.public_url, slug)
     tables = request.app.state.follower.tables
     stdio = server.definition.transport == "stdio"
@@ -194,7 +194,7 @@ async def _detail(
         doubtful=[name for name in server.definition.environment if _SECRET.search(name)],
         replicas=await work.upstreams.processes(slug, len(tables.replicas)) if stdio else None,
         users=tables.users,
-        choices=[Choices.of(group, server) for group in await to_thread(work.store.groups)],
+        choices=[Choices.of(group, server) for group in await to_thread(work.store.groups.list)],
         snippets=clients.snippets(slug, url),
         fields=entered or ServerForm.of(server),
         lacks_credential=_lacks_credential(request, server),

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from libs.common.fetching import CannotFetch, fetch, is_public
 from services.auth.app import create_app
-from services.auth.oauth.fetching import CannotFetch, fetch, is_public
 from services.auth.settings import AuthSettings
 from tests.unit.auth.house import REDIRECT, Browser, Client, House, query
 

@@ -1,19 +1,19 @@
 """Passkeys in a real browser with its virtual authenticator (WebAuthn Level 3, section 11), by the pages' own
 script under their own content-security policy."""
 
-import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import uvicorn
 from pydantic import SecretStr
 
 from services.auth.app import create_app
 from services.auth.settings import AuthSettings
-from tests.conftest import Nats, eventually, free_port
+from tests.asgi import serve
+from tests.conftest import Nats, free_port
 from tests.unit.auth.house import EMAIL, PASSWORD, House
 
 if TYPE_CHECKING:
@@ -37,12 +37,9 @@ async def house(nats: Nats, tmp_path: Path) -> AsyncIterator[House]:
         auth_admin_password=SecretStr(PASSWORD),
     )
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
-    serving = asyncio.create_task(server.serve())
-    await eventually(lambda: server.started)
-    yield House(app, settings)
-    server.should_exit = True
-    await serving
+    async with AsyncExitStack() as stack:
+        await serve(app, port, stack)
+        yield House(app, settings)
 
 
 @pytest.fixture

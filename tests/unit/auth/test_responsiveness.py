@@ -19,6 +19,11 @@ async def sign_in_together(house: House) -> list[int]:
     return [answer.status_code for answer in await asyncio.gather(*(b.sign_in() for b in browsers))]
 
 
+@pytest.fixture(autouse=True)
+def argon2() -> None:
+    """As expensive as in the product."""
+
+
 @pytest.fixture
 async def token(browser: Browser, client: Client) -> str:
     refresh_token: str = (await client.connect(browser))["refresh_token"]

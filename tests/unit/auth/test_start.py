@@ -49,9 +49,11 @@ async def test_tokens_survive_a_restart(settings: AuthSettings) -> None:
         await house.close()
 
 
-async def test_the_database_is_for_its_owner_only(house: House) -> None:
-    for path in house.settings.data_dir.glob("auth.db*"):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+async def test_the_database_is_for_its_owner_only(nats: Nats, tmp_path: Path) -> None:
+    app = create_app(AuthSettings(data_dir=tmp_path, nats_url=nats.url))
+    async with app.router.lifespan_context(app):
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("auth.db*")}
+    assert modes == dict.fromkeys(("auth.db", "auth.db-wal", "auth.db-shm"), 0o600)
 
 
 async def test_health_is_told(house: House) -> None:

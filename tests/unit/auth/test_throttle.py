@@ -1,10 +1,14 @@
 """Guessing passwords: what is refused, who is not locked out by it, and what it leaves behind."""
 
 import asyncio
+import threading
 from collections import Counter
-from unittest.mock import AsyncMock
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import AsyncMock, patch
 
 import pytest
+from argon2 import PasswordHasher
 
 from libs.common.errors import Unavailable
 from services.auth.domain import TooManyAttempts
@@ -233,6 +237,22 @@ def test_a_refused_attempt_does_not_prolong_the_refusal() -> None:
 # -- the work that guesses cause -----------------------------------------------------------------------
 
 
+@contextmanager
+def hashing_held() -> Iterator[threading.Event]:
+    """No guess is looked at before the event is set."""
+    go_on, verify = threading.Event(), PasswordHasher.verify
+
+    def held(self: PasswordHasher, *arguments: str) -> bool:
+        assert go_on.wait(60)
+        return verify(self, *arguments)
+
+    with patch.object(PasswordHasher, "verify", held):
+        try:
+            yield go_on
+        finally:
+            go_on.set()
+
+
 async def answers(passwords: Passwords, strangers: list[str]) -> Counter[str]:
     """What so many simultaneous guesses are answered with: `looked at` or `busy`."""
     tasks = [passwords.verify(None, "a guess", stranger) for stranger in strangers]
@@ -248,19 +268,27 @@ async def queued(passwords: Passwords, guesses: int) -> None:
 
 async def test_one_stranger_cannot_take_all_places_for_argon2(house: House) -> None:
     passwords = house.parts.passwords
-    crowd = asyncio.create_task(answers(passwords, [PROXY] * 30))
-    await queued(passwords, ONE_STRANGER_WAITING)
-    await passwords.verify(None, "a guess", "192.0.2.2")  # does not raise
-    assert await crowd == {"looked at": ONE_STRANGER_WAITING, "busy": 30 - ONE_STRANGER_WAITING}
+    with hashing_held() as go_on:
+        crowd = asyncio.create_task(answers(passwords, [PROXY] * 30))
+        await queued(passwords, ONE_STRANGER_WAITING)
+        another = asyncio.create_task(passwords.verify(None, "a guess", "192.0.2.2"))
+        await queued(passwords, ONE_STRANGER_WAITING + 1)
+        go_on.set()
+        await another  # does not raise
+        assert await crowd == {"looked at": ONE_STRANGER_WAITING, "busy": 30 - ONE_STRANGER_WAITING}
 
 
 async def test_all_strangers_together_leave_places_to_those_who_are_known(house: House) -> None:
-    browser = await house.signed_in()
+    passwords, browser = house.parts.passwords, await house.signed_in()
     await browser.post("/logout")
     strangers = [f"192.0.2.{number % 10}" for number in range(80)]
-    crowd = asyncio.create_task(answers(house.parts.passwords, strangers))
-    await queued(house.parts.passwords, STRANGERS_WAITING)
-    with pytest.raises(Unavailable):
-        await house.parts.passwords.verify(None, PASSWORD, "198.51.100.1")
-    assert (await browser.sign_in()).status_code == 303
-    assert (await crowd)["looked at"] == STRANGERS_WAITING
+    with hashing_held() as go_on:
+        crowd = asyncio.create_task(answers(passwords, strangers))
+        await queued(passwords, STRANGERS_WAITING)
+        with pytest.raises(Unavailable):
+            await passwords.verify(None, PASSWORD, "198.51.100.1")
+        known = asyncio.create_task(browser.sign_in())
+        await queued(passwords, STRANGERS_WAITING + 1)
+        go_on.set()
+        assert (await known).status_code == 303
+        assert (await crowd)["looked at"] == STRANGERS_WAITING

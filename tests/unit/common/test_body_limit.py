@@ -43,7 +43,7 @@ READING = [
     ("policy", "PUT", "/api/policy/servers/x", JSON),
     ("policy", "POST", "/servers", FORM | PAGE),
     ("credentials", "PUT", "/api/credentials/x/organization", JSON),
-    ("credentials", "POST", "/credentials/x/organization", FORM | PAGE),
+    ("credentials", "POST", "/credentials/master-key", FORM | PAGE),
 ]
 
 

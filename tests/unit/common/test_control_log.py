@@ -1,6 +1,7 @@
 """The control log against a real NATS server: order, completeness, lease, receipt, reconciliation."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack
 
@@ -184,6 +185,45 @@ async def test_a_change_without_nats_is_pending_and_completed_later(party: Party
         pass
     follower = await party.follower()
     assert follower.tables.servers["demo"].version == 2
+
+
+async def test_a_change_without_nats_is_completed_soon_after_its_return(party: Party, nats: Nats) -> None:
+    rows: dict[str, AnyEntry] = {"server.demo": server()}
+    owner = await party.owner(rows)
+    nats.stop()
+    rows["server.demo"] = server(2)
+    assert not (await owner.publish("server.demo")).complete
+
+    nats.start()
+
+    follower = await party.follower()
+    await eventually(lambda: follower.tables.servers["demo"].version == 2, within=15)
+
+
+async def test_what_counts_as_applied_is_applied_however_quickly_it_is_overwritten(party: Party) -> None:
+    """What the server counts as pending is zero at times while what replaced a skipped value is stored."""
+    follower, bus = await party.follower(), await party.bus()
+    written: dict[int, str] = {}  # revision -> key, as this writer's are the only ones
+    read: dict[str, int] = {}
+    missing: list[int] = []
+
+    def check(applied: int) -> None:
+        missing.extend(r for r, key in written.items() if r <= applied and read.get(key, 0) < r)
+        for revision in [r for r in written if r <= applied]:
+            del written[revision]
+
+    follower.subscribe(lambda key, value, revision: read.__setitem__(key, revision))
+    follower.on_applied(check)
+    chance, revision = random.Random(5), follower.applied
+    entry = msgspec.json.encode(server())
+    for _ in range(300):
+        for _ in range(chance.choice([2, 3, 8, 50])):
+            key, revision = f"server.s{chance.randrange(2)}", revision + 1
+            written[revision] = key
+            await bus.client.publish(SUBJECT + key, entry)
+        await bus.client.flush()
+    await eventually(lambda: follower.applied == revision)
+    assert not missing
 
 
 async def test_two_replicas_of_a_service_never_put_an_old_row_over_a_new_one(party: Party) -> None:

@@ -34,6 +34,8 @@ class Bus:
 
     last: int = 10
 
+    def on_return(self, callback: Any) -> None: ...
+
     @property
     def js(self) -> "Bus":
         return self
@@ -49,21 +51,40 @@ class Follower:
     heard: dict[str, float] = field(default_factory=dict)
     applied: int = 10
     restarted: int = 0
+    replaced_at: float = float("-inf")
     callbacks: list[Any] = field(default_factory=list)
+    born: str = "first"
+    present: str = "first"
+    on_applied_callbacks: list[Any] = field(default_factory=list)
+    anew: list[Any] = field(default_factory=list)
 
     def subscribe(self, callback: Any) -> None:
         self.callbacks.append(callback)
 
-    def on_anew(self, callback: Any) -> None: ...
+    def on_applied(self, callback: Any) -> None:
+        self.on_applied_callbacks.append(callback)
+
+    def on_anew(self, callback: Any) -> None:
+        self.anew.append(callback)
 
     def restart(self) -> None:
         self.restarted += 1
 
+    async def present_log(self) -> str:
+        if self.present != self.born:
+            self.restart()
+        return self.present
+
     def deliver(self, seq: int, key: str = "replica.one", *, counts: bool = True) -> None:
-        if counts:
-            self.applied = seq
         for callback in self.callbacks:
             callback(key, b"{}", seq)
+        if counts:
+            self.count(seq)
+
+    def count(self, seq: int) -> None:
+        self.applied = seq
+        for callback in self.on_applied_callbacks:
+            callback(seq)
 
 
 @pytest.fixture
@@ -124,11 +145,37 @@ async def test_an_earlier_heartbeat_proves_only_its_own_sending(scene: Scene) ->
     assert scene.lease.valid
 
 
+async def test_a_heartbeat_proves_its_sending_once_it_is_known_that_nothing_is_missing(scene: Scene) -> None:
+    await scene.lease._beat()
+    scene.follower.deliver(11, counts=False)
+    scene.follower.count(11)
+    assert scene.lease.valid
+
+
+async def test_what_was_proven_of_a_log_proves_nothing_of_another(scene: Scene) -> None:
+    await scene.lease._beat()
+    scene.follower.deliver(11)
+    await scene.lease._beat()
+    assert scene.lease.valid
+    for callback in scene.follower.anew:
+        callback()
+    scene.follower.deliver(12)
+    assert not scene.lease.valid
+
+
 async def test_a_write_that_stands_before_what_was_read_is_in_another_log(scene: Scene) -> None:
     scene.bus.last = 3
     await scene.lease._beat()
     assert not scene.lease.valid
     assert scene.follower.restarted == 1
+
+
+async def test_a_write_into_a_log_of_another_name_proves_nothing(scene: Scene) -> None:
+    scene.follower.present = "second"
+    await scene.lease._beat()
+    scene.follower.deliver(11)
+    assert not scene.lease.valid
+    assert scene.follower.restarted, "it is read anew"
 
 
 # -- the receipt -----------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ from mcp.client.streamable_http import streamable_http_client
 
 from libs.common.control.entries import Group, Server, ServerAccess, Transport
 from services.gateway.app import Gateway, create_app
+from tests.asgi import serve
 from tests.conftest import eventually, free_port
 from tests.unit.gateway import mcp_servers
-from tests.unit.gateway.conftest import PUBLIC_URL, House, serve, token
+from tests.unit.gateway.conftest import PUBLIC_URL, House, token
 
 APPS = {
     "legacy": mcp_servers.legacy_app,

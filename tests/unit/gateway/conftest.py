@@ -14,7 +14,6 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
-import uvicorn
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
@@ -42,6 +41,7 @@ from libs.common.requests import (
 from libs.common.sealed import seal
 from services.gateway.app import Gateway, create_app
 from services.gateway.settings import GatewaySettings
+from tests.asgi import serve
 from tests.conftest import Nats, eventually, free_port
 
 PUBLIC_URL = "https://gate.example"
@@ -115,21 +115,6 @@ class Upstream:
             await self.script(exchange)
         else:
             await exchange.result({"content": [{"type": "text", "text": "ok"}]})
-
-
-async def serve(app: Any, port: int, stack: AsyncExitStack) -> None:
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, log_level="error", lifespan="auto", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-
-    async def stop() -> None:
-        server.should_exit = True
-        await task
-
-    stack.push_async_callback(stop)
-    await eventually(lambda: server.started or task.done())
 
 
 def token(

@@ -14,8 +14,9 @@ from services.gateway.links.port import OpenSession, Session, always
 from services.gateway.links.route import Route
 from services.gateway.pool import Pools
 from services.gateway.redaction import Redactor
+from tests.asgi import serve
 from tests.conftest import eventually, free_port
-from tests.unit.gateway.conftest import Script, Upstream, serve
+from tests.unit.gateway.conftest import Script, Upstream
 
 META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",

@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import Any
 
 import pytest
 
 from services.gateway.connection import UpstreamFailed
+from services.gateway.links import process
 from services.gateway.links.port import always
 from services.gateway.links.process import Limits, Process, Program
 from services.gateway.redaction import Redactor
@@ -94,6 +96,26 @@ async def test_it_gets_a_directory_of_its_own_and_no_other_descriptor(tmp_path: 
             found = await spoken.ask("surroundings")
     assert found["directory"] == str(directory)
     assert found["descriptors"] == []
+
+
+@contextmanager
+def every_descriptor_open_below(number: int) -> Iterator[None]:
+    """What is opened in here gets `number` or a higher one."""
+    soft, hard = getrlimit(RLIMIT_NOFILE)
+    setrlimit(RLIMIT_NOFILE, (max(soft, min(hard, 4 * number)), hard))
+    try:
+        with ExitStack() as stack:
+            while stack.enter_context(Path(os.devnull).open()).fileno() < number - 1:
+                pass
+            yield
+    finally:
+        setrlimit(RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_it_starts_however_many_descriptors_we_have_open(tmp_path: Path) -> None:
+    with every_descriptor_open_below(1024):  # the most that select(2) can wait for
+        async with running(program(tmp_path)) as spoken:
+            assert await spoken.ask("echo", text="here") == {"echo": {"text": "here"}}
 
 
 async def test_its_resources_are_limited(tmp_path: Path) -> None:
@@ -202,6 +224,26 @@ async def test_much_standard_error_is_read_and_its_end_kept(tmp_path: Path) -> N
         await spoken.ask("complain", lines=50_000)
         await eventually(lambda: spoken.process.errors.lines()[-1:] == ["line 49999 "])
         assert len(spoken.process.errors.lines()) <= 200
+
+
+async def test_who_floods_standard_error_has_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    go_on = asyncio.Event()
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+        await go_on.wait()
+
+    monkeypatch.setattr(process, "wait", wait)
+    lines = 30_000  # more than the pipe and the reader hold
+    async with running(program(tmp_path)) as spoken:
+        answer = asyncio.create_task(spoken.ask("complain", lines=lines, word="x" * 60))
+        await eventually(lambda: waits)
+        assert len(waits) == 1 and not answer.done(), "nothing more is read of it"
+        go_on.set()
+        await answer
+        written = sum(len(f"line {number} {'x' * 60}\n") for number in range(lines))
+        await eventually(lambda: round(sum(waits) * process.ERRORS_RATE) == written)
 
 
 async def test_the_credential_is_taken_out_of_all_that_it_writes(tmp_path: Path) -> None:

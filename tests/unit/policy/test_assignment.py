@@ -4,10 +4,8 @@ import asyncio
 import json
 
 import pytest
-from sqlmodel import Session
 
 from libs.common.requests import ASSIGN_GROUP, AssignedGroup, AssignGroup
-from services.policy.tables import GroupRow
 from tests.unit.conftest import Shipped
 from tests.unit.policy.conftest import Policy
 
@@ -20,10 +18,9 @@ async def assign(policy: Policy, *groups: str) -> AssignedGroup:
 
 
 @pytest.fixture
-def engineers(policy: Policy) -> str:
-    """A second group. There is no way yet to make one but the database."""
-    with Session(policy.app.state.parts.store._engine) as session, session.begin():
-        session.add(GroupRow(id="eng", name="Engineers", version=1))
+async def engineers(policy: Policy) -> str:
+    """A second group."""
+    await policy.api.put("/api/policy/groups/eng", json={"name": "Engineers"})
     return "eng"
 
 
@@ -52,9 +49,9 @@ async def test_a_change_is_recorded_with_its_source_and_no_change_is_not(
     await assign(policy, "eng")
     await policy.add("wiki")
     async with asyncio.timeout(10):
-        while len(events := await shipped("admin_events")) < 2:
+        while len(events := await shipped("admin_events")) < 3:
             await asyncio.sleep(0.05)
-    assigned, saved = events
+    _, assigned, saved = events
     assert (assigned["actor"], assigned["email"]) == ("sso", "https://idp.example")
     assert (assigned["event"], assigned["subject"]) == ("member_assigned", "member.mia")
     assert json.loads(assigned["after"])["group"] == engineers

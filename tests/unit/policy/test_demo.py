@@ -50,7 +50,7 @@ async def _tools(control: ControlLog) -> list[str]:
     async with asyncio.timeout(10):
         while not (tools := (await control.get("server.demo") or {}).get("tools")):
             await asyncio.sleep(0.01)
-    names: list[str] = tools
+    names: list[str] = sorted(tools)
     return names
 
 
@@ -131,7 +131,7 @@ async def test_a_demo_that_never_answers_keeps_nothing_from_starting_and_is_give
     app = create_app(_with_demo(settings, f"http://127.0.0.1:{free_port()}/mcp"))
     async with asyncio.timeout(20), app.router.lifespan_context(app):
         await eventually(lambda: not _waiting())
-    assert store.server("demo").features == Features()
+    assert store.servers.get("demo").features == Features()
 
 
 async def test_the_service_stops_while_it_still_waits_for_an_answer(
@@ -158,7 +158,7 @@ def test_it_is_asked_when_it_is_new_has_moved_or_never_told_them(store: PolicySt
     first, second = "http://127.0.0.1:9001/mcp", "http://127.0.0.1:9002/mcp"
     assert store.initialize(first)
     assert store.initialize(first)
-    store.set_features("demo", Features(tools=(Feature("add"),)))
+    store.servers.set_features("demo", Features(tools=(Feature("add"),)))
     assert not store.initialize(first)
     assert store.initialize(second)
     assert not store.initialize(second)

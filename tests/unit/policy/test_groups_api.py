@@ -1,4 +1,4 @@
-"""Groups through the API: what they may use."""
+"""Groups through the API: which there are, and what they may use."""
 
 from typing import Any
 
@@ -88,10 +88,11 @@ async def test_an_unknown_group_is_not_found(policy: Policy) -> None:
     await policy.add("wiki")
     for answer in (
         await policy.api.get("/api/policy/groups/finance"),
+        await policy.api.get("/api/policy/groups/finance/members"),
         await policy.api.put("/api/policy/groups/finance/servers/wiki", json={}),
-        await policy.api.put("/api/policy/groups/finance", json={"name": "Finance"}),
     ):
         assert answer.status_code == 404
+        assert answer.json()["type"] == "urn:lockgate:error:unknown-group"
 
 
 async def test_a_verdict_that_is_none_is_refused(policy: Policy) -> None:
@@ -101,10 +102,76 @@ async def test_a_verdict_that_is_none_is_refused(policy: Policy) -> None:
     assert answer.status_code == 400
 
 
+async def test_a_new_group_may_use_nothing_and_is_in_the_log(policy: Policy) -> None:
+    await policy.add("wiki", default_access="allow")
+    answer = await policy.api.put("/api/policy/groups/finance", json={"name": "Finance"})
+    assert answer.status_code == 200
+    assert answer.json()["receipt"]["complete"]
+    assert (answer.json()["name"], answer.json()["servers"]) == ("Finance", {})
+    entry = await policy.control.get("group.finance")
+    assert entry is not None
+    assert (entry["name"], entry["servers"], entry["enabled"]) == ("Finance", {}, True)
+
+
+async def test_a_group_that_is_there_is_renamed_and_not_made_anew(policy: Policy) -> None:
+    path = "/api/policy/groups/finance"
+    first = (await policy.api.put(path, json={"name": "Finance"})).json()
+    again = await policy.api.put(path, json={"name": "Money"}, headers={"If-None-Match": "*"})
+    assert (again.status_code, again.json()["type"]) == (409, "urn:lockgate:error:group-exists")
+    renamed = (await policy.api.put(path, json={"name": "Money"})).json()
+    assert renamed["name"] == "Money"
+    assert renamed["version"] > first["version"]
+
+
+@pytest.mark.parametrize("group", ["Finance", "a.b", "a b", "-a", "x" * 64])
+async def test_what_can_be_no_id_of_a_group_is_refused(policy: Policy, group: str) -> None:
+    for answer in (
+        await policy.api.put(f"/api/policy/groups/{group}", json={"name": "Finance"}),
+        await policy.api.delete(f"/api/policy/groups/{group}"),
+    ):
+        assert answer.status_code == 400
+
+
 async def test_the_default_group_can_be_renamed_and_not_deleted(policy: Policy) -> None:
     answer = await policy.api.put("/api/policy/groups/default", json={"name": "Staff"})
     assert answer.json()["name"] == "Staff"
-    assert (await policy.api.delete("/api/policy/groups/default")).status_code == 405
+    refused = await policy.api.delete("/api/policy/groups/default")
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:lockgate:error:default-group")
+    assert (await policy.control.get("group.default")) is not None
+
+
+async def test_a_deleted_group_is_gone_from_the_log_and_deleting_it_again_is_no_error(policy: Policy) -> None:
+    await policy.add("wiki")
+    path = "/api/policy/groups/finance"
+    await policy.api.put(path, json={"name": "Finance"})
+    await policy.api.put(f"{path}/servers/wiki", json={})
+    await policy.api.put("/api/policy/switches/group/finance", json={})
+    for _ in range(2):
+        assert (await policy.api.delete(path)).status_code == 200
+        assert await policy.control.get("group.finance") is None
+    assert (await policy.api.get("/api/policy/switches")).json()["items"] == []
+
+
+async def test_a_group_that_somebody_changed_is_not_deleted(policy: Policy) -> None:
+    path = "/api/policy/groups/finance"
+    tag = (await policy.api.put(path, json={"name": "Finance"})).headers["etag"]
+    await policy.api.put(path, json={"name": "Money"})
+    assert (await policy.api.delete(path, headers={"If-Match": tag})).status_code == 412
+    assert (await policy.api.get(path)).json()["name"] == "Money"
+
+
+async def test_access_that_the_log_cannot_hold_is_refused_and_changes_nothing(policy: Policy) -> None:
+    uris = {f"wiki://{'x' * 400}/{number}": "allow" for number in range(500)}  # 200 kB
+    for number in range(6):
+        await policy.add(f"wiki-{number}")
+        path = f"/api/policy/groups/default/servers/wiki-{number}"
+        answer = await policy.api.put(path, json={"resources": uris})
+        if answer.status_code != 200:
+            break
+    assert (answer.status_code, "name fewer" in answer.json()["detail"]) == (400, True)
+    servers = (await policy.api.get("/api/policy/groups/default")).json()["servers"]
+    assert list(servers) == [f"wiki-{earlier}" for earlier in range(number)]
+    assert number > 2
 
 
 async def test_access_that_somebody_else_changed_is_not_overwritten(policy: Policy) -> None:

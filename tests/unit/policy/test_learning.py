@@ -62,7 +62,7 @@ async def test_the_control_log_says_the_tools_and_not_what_gateways_decide_on_un
     await policy.api.post(REFRESH)
     entry = await policy.control.get("server.tools")
     assert entry is not None
-    assert entry["tools"] == ["run"]
+    assert list(entry["tools"]) == ["run"]
     assert "prompts" not in entry
     assert "resources" not in entry
 

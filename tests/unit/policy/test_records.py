@@ -47,7 +47,7 @@ async def test_each_kind_of_change_has_its_event(policy: Policy, shipped: Shippe
         "server_saved",
         "features_named",
         "access_changed",
-        "group_renamed",
+        "group_saved",
         "organization_disabled",
         "organization_enabled",
         "server_deleted",

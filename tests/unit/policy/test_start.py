@@ -2,7 +2,7 @@
 
 import pytest
 
-from libs.common.control.entries import Org, Server
+from libs.common.control.entries import Off, Org, Server
 from libs.common.sql import open_database
 from services.policy.app import MIGRATIONS, create_app
 from services.policy.definition import Definition
@@ -21,23 +21,23 @@ def _store(settings: PolicySettings) -> PolicyStore:
 def test_the_first_start_registers_the_demo_for_everybody(settings: PolicySettings) -> None:
     store = _store(settings)
     store.initialize(DEMO)
-    demo = store.server("demo")
+    demo = store.servers.get("demo")
     assert (demo.definition.name, demo.definition.url) == ("Demo", DEMO)
-    assert store.group("default").servers["demo"].default == "allow"
+    assert store.groups.get("default").servers["demo"].default == "allow"
 
 
 def test_without_a_demo_url_there_is_no_demo(settings: PolicySettings) -> None:
     store = _store(settings)
     store.initialize(None)
-    assert store.servers() == []
+    assert store.servers.list() == []
 
 
 def test_a_later_start_brings_the_demo_to_its_new_port(settings: PolicySettings) -> None:
     store = _store(settings)
     store.initialize(DEMO)
-    before = store.server("demo").version
+    before = store.servers.get("demo").version
     store.initialize("http://127.0.0.1:9002/mcp")
-    demo = store.server("demo")
+    demo = store.servers.get("demo")
     assert demo.definition.url == "http://127.0.0.1:9002/mcp"
     assert demo.version > before
 
@@ -45,24 +45,24 @@ def test_a_later_start_brings_the_demo_to_its_new_port(settings: PolicySettings)
 def test_a_demo_that_was_pointed_elsewhere_stays_there(settings: PolicySettings) -> None:
     store = _store(settings)
     store.initialize(DEMO)
-    store.put_server("demo", Definition(name="Demo", url="https://demo.example.com/mcp"))
+    store.servers.put("demo", Definition(name="Demo", url="https://demo.example.com/mcp"))
     store.initialize("http://127.0.0.1:9002/mcp")
-    assert store.server("demo").definition.url == "https://demo.example.com/mcp"
+    assert store.servers.get("demo").definition.url == "https://demo.example.com/mcp"
 
 
 def test_a_deleted_demo_does_not_come_back(settings: PolicySettings) -> None:
     store = _store(settings)
     store.initialize(DEMO)
-    store.delete_server("demo")
+    store.servers.delete("demo")
     store.initialize(DEMO)
-    assert store.servers() == []
+    assert store.servers.list() == []
 
 
 def test_a_demo_url_given_only_later_registers_nothing(settings: PolicySettings) -> None:
     store = _store(settings)
     store.initialize(None)
     store.initialize(DEMO)
-    assert store.servers() == []
+    assert store.servers.list() == []
 
 
 async def test_what_was_committed_and_not_published_is_in_the_log_after_a_start(
@@ -70,7 +70,7 @@ async def test_what_was_committed_and_not_published_is_in_the_log_after_a_start(
 ) -> None:
     store = _store(settings)
     store.initialize(None)
-    store.put_server("wiki", Definition(name="Wiki", url="https://wiki.example.com/mcp"))
+    store.servers.put("wiki", Definition(name="Wiki", url="https://wiki.example.com/mcp"))
     await control.put(Server(version=1, slug="gone", name="Gone", url="https://gone.example.com"))
     await control.put(Org(version=10**6, enabled=False))
     await serve(create_app(settings))
@@ -84,12 +84,12 @@ async def test_what_was_committed_and_not_published_is_in_the_log_after_a_start(
 async def test_what_an_administrator_made_is_there_after_a_restart(settings: PolicySettings) -> None:
     store = _store(settings)
     store.initialize(None)
-    store.put_server("wiki", Definition(name="Wiki", url="https://wiki.example.com/mcp"), "allow")
-    store.switch_server("wiki", False, "broken")
+    store.servers.put("wiki", Definition(name="Wiki", url="https://wiki.example.com/mcp"), "allow")
+    store.servers.switch("wiki", Off(reason="broken"), "ada")
     again = _store(settings)
     again.initialize(None)
-    assert (again.server("wiki").enabled, again.server("wiki").reason) == (False, "broken")
-    assert "wiki" in again.group("default").servers
+    assert (again.servers.get("wiki").enabled, again.servers.get("wiki").reason) == (False, "broken")
+    assert "wiki" in again.groups.get("default").servers
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

@@ -1,4 +1,4 @@
-"""Fetching what a stranger names by URL, without being led into our own network (SSRF; OWASP API7:2023).
+"""Asking what a stranger names by URL, without being led into our own network (SSRF; OWASP API7:2023).
 
 The address is checked where the connection is made, on what the name resolves to at that moment, so that a
 name which changes its address between check and use (DNS rebinding) gains nothing. No redirect is followed,
@@ -7,7 +7,7 @@ no proxy or credential of the environment is used.
 
 import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any
@@ -17,6 +17,7 @@ import httpcore2
 TIMEOUT = 5.0  # seconds for everything
 # IPv6 that stands for an IPv4 address, and so for any (RFC 6052, RFC 3056, RFC 4380).
 _TRANSLATED = tuple(map(IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
+_JSON = {"Accept": "application/json"}
 
 
 class CannotFetch(Exception):
@@ -25,35 +26,69 @@ class CannotFetch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A document: its body, and its headers with names in lower case."""
+    """An answer: its body, and its headers with names in lower case."""
 
     body: bytes
     headers: dict[str, str]
+    status: int = 200
 
 
 async def fetch(url: str, limit: int, *, private: bool = False) -> Fetched:
     """GET `url`, at most `limit` bytes. Raises `CannotFetch`. `private`: addresses that are not public may
     be asked too."""
-    headers = [("Accept", "application/json"), ("User-Agent", "Lockgate")]
+    answer = await ask("GET", url, limit, private=private)
+    if answer.status != 200:
+        raise CannotFetch(f"it answers with HTTP status {answer.status}")
+    return answer
+
+
+async def ask(
+    method: str,
+    url: str,
+    limit: int,
+    *,
+    headers: Mapping[str, str] = _JSON,
+    body: bytes = b"",
+    private: bool = False,
+    timeout: float = TIMEOUT,
+) -> Fetched:
+    """The answer to one request, whatever its status; with a `limit` of 0 its body is not read. Raises
+    `CannotFetch`."""
+    given = [("User-Agent", "Lockgate"), *headers.items()]
+    if body or method == "POST":
+        given.append(("Content-Length", str(len(body))))
     try:
         async with (
-            asyncio.timeout(TIMEOUT),
+            asyncio.timeout(timeout),
             httpcore2.AsyncConnectionPool(network_backend=_Guard(private=private)) as pool,
-            pool.stream("GET", url, headers=headers) as response,
+            pool.stream(method, url, headers=given, content=body) as response,
         ):
-            if response.status != 200:
-                raise CannotFetch(f"it answers with HTTP status {response.status}")
-            body = bytearray()
-            async for chunk in response.aiter_stream():
-                body += chunk
-                if len(body) > limit:
-                    raise CannotFetch(f"it has more than {limit} bytes")
-            given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
-            return Fetched(bytes(body), {name.lower(): value for name, value in given})
+            found = await _read(response, limit) if limit else b""
+            return Fetched(found, _headers(response), response.status)
     except TimeoutError as error:
-        raise CannotFetch(f"it does not answer within {TIMEOUT:g} seconds") from error
+        raise CannotFetch(f"it does not answer within {timeout:g} seconds") from error
+    except (httpcore2.UnsupportedProtocol, ValueError) as error:
+        raise CannotFetch("that is no URL which can be asked") from error
     except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError) as error:
         raise CannotFetch(f"it cannot be reached: {error or type(error).__name__}") from error
+
+
+async def _read(response: httpcore2.Response, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_stream():
+        body += chunk
+        if len(body) > limit:
+            raise CannotFetch(f"it has more than {limit} bytes")
+    return bytes(body)
+
+
+def _headers(response: httpcore2.Response) -> dict[str, str]:
+    """A header that comes twice counts as one list (RFC 9110, section 5.3)."""
+    found: dict[str, str] = {}
+    for name, value in response.headers:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
 
 
 def is_public(address: str) -> bool:

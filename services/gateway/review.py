@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Collection
 
+EVERYTHING = ""  # in the place of a key: any of them may have changed
+
 
 class Review:
     """A follower's callback: calls `act` with the key of each entry of the log that may forbid something.
 
     That is an entry of `kinds`; by default, of any but the heartbeats. Until all of the log is known nothing
-    is forbidden, as what is still to be read may allow it; the next entry after that makes up for it.
+    is forbidden, as what is still to be read may allow it; the next entry after that makes up for it, with
+    `EVERYTHING`.
     """
 
     def __init__(
@@ -19,8 +22,10 @@ class Review:
     def __call__(self, key: str, _: bytes | None, __: int) -> None:
         if not self._complete():
             self._owed = True
-        elif self._owed or self._concerns(key.partition(".")[0]):
+        elif self._owed:
             self._owed = False
+            self._act(EVERYTHING)
+        elif self._concerns(key.partition(".")[0]):
             self._act(key)
 
     def _concerns(self, kind: str) -> bool:

@@ -28,7 +28,7 @@ from services.gateway.links.shared_endpoint import SharedEndpoint
 from services.gateway.links.shared_session import SharedSession
 from services.gateway.links.sharing import Sharing
 from services.gateway.links.stdio import PipeSession
-from services.gateway.review import Review
+from services.gateway.review import EVERYTHING, Review
 from services.gateway.settings import GatewaySettings
 
 DIRECTORY = "stdio-servers"  # in the data directory; holds the working directories
@@ -229,7 +229,7 @@ class Processes:
 
     def _review(self, key: str) -> None:
         """Kill what the log no longer has as it is."""
-        self._legacy = {known for known in self._legacy if key != f"server.{known[0]}"}
+        self._legacy = {known for known in self._legacy if key not in {EVERYTHING, f"server.{known[0]}"}}
         for instance in [i for i in self._instances.values() if not self._stands(i.key)]:
             instance.kill(_ended(CHANGED))
             self._ends.spawn(instance.gone())

@@ -55,7 +55,7 @@ fmt: $(VENV)/dev.stamp ## Format the code and mend what can be mended by itself
 
 lock: ## Pin the dependencies of pyproject.toml anew (needs uv; ARGS=--upgrade for newer ones)
 	$(LOCK) $(ARGS) --extra embedded pyproject.toml requirements/build.in -o requirements/run.lock
-	$(LOCK) $(ARGS) --extra dev -c requirements/run.lock pyproject.toml requirements/build.in -o requirements/dev.lock
+	$(LOCK) $(ARGS) --extra dev -c requirements/run.lock --override requirements/overrides.in pyproject.toml requirements/build.in -o requirements/dev.lock
 
 clean: ## Remove the environment and all caches; the data directory stays
 	rm -rf $(VENV) tests/node/node_modules build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

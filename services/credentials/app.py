@@ -17,12 +17,19 @@ from libs.common.lifecycle import running
 from libs.common.shipper import Shipper
 from libs.common.sql import open_database
 from libs.common.web.console import install_console
-from services.credentials import api, console
+from services.credentials import api, console, mine, rotation_console
 from services.credentials.bus import CredentialServer
 from services.credentials.changes import Changes
 from services.credentials.dependencies import Parts
+from services.credentials.leavers import Leavers
+from services.credentials.masterkey.load import load
+from services.credentials.oauth import api as oauth_api
+from services.credentials.oauth import console as oauth_console
+from services.credentials.oauth import parts as oauth_parts
+from services.credentials.rotation import Rotation
 from services.credentials.settings import CredentialsSettings
-from services.credentials.store import KINDS, CredentialStore, unlock
+from services.credentials.store import KINDS, CredentialStore
+from services.credentials.store.keys import unlock, was_sealed
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -34,21 +41,28 @@ def create_app(settings: CredentialsSettings) -> FastAPI:
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     engine = open_database(settings.database_url, MIGRATIONS)
-    store = CredentialStore(engine, unlock(engine, settings))
+    vault = unlock(engine, load(settings, vault_exists=was_sealed(engine)))
+    store = CredentialStore(engine, vault)
 
     async def desired(keys: Collection[str] | None) -> Mapping[str, AnyEntry]:
-        return await asyncio.to_thread(store.entries, keys)
+        return await asyncio.to_thread(store.accounts.entries, keys)
 
     bus = Bus(settings, "credentials")
     follower = Follower(bus, settings)
     owner = Owner(bus, follower, settings, KINDS, desired)
     journal = Journal(settings.data_dir / "credentials-journal")
     shipper = Shipper(bus, journal, settings)
-    server = CredentialServer(bus, follower, store, journal)
+    changes = Changes(owner, journal)
+    oauth = oauth_parts.wire(
+        settings, store, bus, follower=follower, owner=owner, journal=journal, changes=changes
+    )
+    server = CredentialServer(bus, follower, store, journal, oauth.refreshing)
+    leavers = Leavers(follower, store.accounts, changes)
+    rotation = Rotation(bus, store.master_keys, vault.key_ids, journal)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with running(bus, follower, owner, journal, shipper, server):
+        async with running(bus, follower, owner, journal, shipper, *oauth.parts, server, rotation, leavers):
             yield
         engine.dispose()
 
@@ -60,10 +74,15 @@ def create_app(settings: CredentialsSettings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.journal, app.state.follower = journal, follower
-    app.state.parts = Parts(settings, store, Changes(owner, journal), follower)
+    app.state.parts = Parts(settings, store, changes, follower, rotation)
+    oauth_parts.install(app, oauth)
     install_console(app, settings, follower.tables)
+    app.include_router(oauth_api.router)
+    app.include_router(oauth_console.router)
     app.include_router(api.router)
+    app.include_router(mine.router)
     app.include_router(console.router)
+    app.include_router(rotation_console.router)
     app.router.routes.extend(
         health.routes(
             {

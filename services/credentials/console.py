@@ -1,153 +1,205 @@
-"""The page /credentials: for each server that needs one, the organization's credential."""
+"""The pages under /credentials: every server that needs a credential, and what the signed-in person, and
+administrators for everybody, can do about each."""
 
-import shlex
 from asyncio import to_thread
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import APIRouter, Form, Request
-from pydantic import BaseModel, SecretStr
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from libs.common.control.entries import ORGANIZATION, Server, destination_of
-from libs.common.errors import Conflict, LockgateError
+from libs.common.control.entries import ORGANIZATION, Server, User
+from libs.common.errors import LockgateError
 from libs.common.web import notices
 from libs.common.web.frame import Pages
 from libs.common.web.notices import Notice
-from libs.common.web.session import Administrator
-from services.credentials.api import require_server
+from libs.common.web.session import Administrator, Member
 from services.credentials.dependencies import Parts, Work
-from services.credentials.domain import (
-    PLACEHOLDER,
-    Credential,
-    Owner,
-    Placement,
-    Secret,
-    default_template,
-    place,
+from services.credentials.domain import Account, Owner
+from services.credentials.forms import CredentialForm, LayoutForm
+from services.credentials.layout import Layout
+from services.credentials.standing import Standing, standings, usable_servers
+from services.credentials.storing import (
+    UnknownServer,
+    layout_for,
+    require_account,
+    require_server,
+    require_usable,
+    reset_layout,
+    set_layout,
+    store_values,
 )
+from services.credentials.words import install_words
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(prefix="/credentials", include_in_schema=False)
 pages = Pages(Path(__file__).parent / "pages")
-
-
-class CredentialForm(BaseModel):
-    """What was typed. The key is not shown again, not even when the form comes back with an error. `origin`
-    is the server's as it was when the page was shown: whoever typed the key meant it for that one."""
-
-    header: str = ""
-    environment: str = ""
-    template: str = ""
-    origin: str = ""
-    key: SecretStr = SecretStr("")
-
-    def secret(self) -> Secret:
-        """Raises `BadRequest`."""
-        placement = Placement(self.header.strip(), self.template.strip(), self.environment.strip())
-        return Secret(placement, self.key.get_secret_value().strip())
-
-    def origin_at(self, server: Server) -> str:
-        """The origin that the key is for. Raises `Conflict` when `server` has moved since."""
-        if self.origin != destination_of(server):
-            raise Conflict(
-                "The server's address or command has changed in the meantime. Look at it, then enter the key."
-            )
-        return self.origin
+install_words(pages)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A server on the page, and its credential if it has one. `usable`: that one may be sent to the server
-    where it is now."""
+class Entered:
+    """What was typed into one of the forms of a page that comes back with an error."""
 
-    server: Server
-    origin: str
-    credential: Credential | None
-    usable: bool
-    fields: CredentialForm
-    entered: bool
-
-    @property
-    def stdio(self) -> bool:
-        return self.server.transport == "stdio"
-
-    @property
-    def command(self) -> str:
-        """The command as a shell would take it."""
-        return shlex.join(self.server.command)
+    error: LockgateError
+    mine: CredentialForm | None = None
+    organization: CredentialForm | None = None
+    layout: LayoutForm | None = None
 
 
-@router.get("/credentials")
-async def list_credentials(request: Request, _: Administrator, work: Work) -> Response:
-    return await _page(request, work)
-
-
-@router.post("/credentials/{slug}/organization")
-async def store_credential(
-    request: Request, admin: Administrator, slug: str, work: Work, form: Annotated[CredentialForm, Form()]
-) -> Response:
-    owner = Owner(slug, ORGANIZATION)
-    try:
-        secret, server = form.secret(), await require_server(work, slug)
-        origin = form.origin_at(server)
-        secret.placement.check_fits(server)
-        write = partial(work.store.put, owner, secret, origin, admin.email)
-        done = await work.changes.make(admin, "credential_stored", owner, write)
-    except LockgateError as error:
-        return await _page(request, work, entered={slug: form}, error=error)
-    notice = notices.after(f"The credential for {slug} is stored.", done.receipt)
-    return notices.redirect("/credentials", notice, work.settings)
-
-
-@router.post("/credentials/{slug}/organization/delete")
-async def delete_credential(admin: Administrator, slug: str, work: Work) -> Response:
-    owner = Owner(slug, ORGANIZATION)
-    write = partial(work.store.delete, owner)
-    done = await work.changes.make(admin, "credential_deleted", owner, write)
-    notice = notices.after(f"The credential for {slug} is deleted.", done.receipt)
-    return notices.redirect("/credentials", notice, work.settings)
-
-
-async def _page(
-    request: Request,
-    work: Parts,
-    *,
-    entered: dict[str, CredentialForm] | None = None,
-    error: LockgateError | None = None,
-) -> Response:
-    stored = await to_thread(work.store.credentials)
-    of_organization = {item.owner.slug: item for item in stored if item.owner.user == ORGANIZATION}
-    servers = sorted(work.follower.tables.servers.values(), key=lambda server: server.slug)
-    lines = [
-        _line(server, of_organization.pop(server.slug, None), (entered or {}).get(server.slug))
-        for server in servers
-        if server.auth == "api_key"
-    ]
-    problem = Notice(f"Not stored: {error.title}. {error.detail}".rstrip(), "bad") if error else None
+@router.get("")
+async def list_servers(request: Request, user: Member, work: Work) -> Response:
+    tables, admin = work.follower.tables, user.role == "admin"
+    usable = usable_servers(tables, user)
+    names = {server.slug for server in usable}
+    servers = sorted(tables.servers.values(), key=lambda server: server.slug)
+    others = [server for server in servers if admin and server.slug not in names]
+    own = await to_thread(work.store.accounts.of_user, user.id)
+    organization = await to_thread(work.store.accounts.of_user, ORGANIZATION)
+    known = {server.slug for server in servers if server.auth != "none"}
+    stored = [*own, *(organization if admin else ())]
     response = pages.render(
         request,
         "credentials.html",
-        status=error.status if error else 200,
-        notice=problem or notices.waiting(request),
-        lines=lines,
-        place=place,
-        unused=list(of_organization.values()),
+        notice=notices.waiting(request),
+        lines=standings(usable, own, organization),
+        others=standings(others, (), organization),
+        unused=[account for account in stored if account.owner.slug not in known],
     )
     return notices.shown(response, request)
 
 
-def _line(server: Server, credential: Credential | None, typed: CredentialForm | None) -> Line:
-    usable = credential is not None and credential.entry().is_for(server)
-    fields = typed or _fields(server, credential)
-    return Line(server, destination_of(server), credential, usable, fields, typed is not None)
+@router.get("/servers/{slug}")
+async def show_server(request: Request, user: Member, slug: str, work: Work) -> Response:
+    return await _page(request, work, user, slug)
 
 
-def _fields(server: Server, credential: Credential | None) -> CredentialForm:
-    """The fields as they are filled in before anybody types."""
-    if credential and bool(credential.placement.environment) == (server.transport == "stdio"):
-        return CredentialForm(**asdict(credential.placement))
-    if server.transport == "stdio":
-        return CredentialForm(template=PLACEHOLDER)
-    return CredentialForm(header="Authorization", template=default_template("Authorization"))
+@router.post("/servers/{slug}/mine")
+async def store_mine(request: Request, user: Member, slug: str, work: Work) -> Response:
+    form = CredentialForm.of(await request.form())
+    try:
+        server = await require_usable(work, user, slug)
+        form.check_origin(server)
+        owner = Owner(slug, user.id)
+        done = await store_values(work, user, owner, server, values=form.values, label=form.label)
+    except LockgateError as error:
+        return await _page(request, work, user, slug, Entered(error, mine=form))
+    notice = notices.after(f"Your credential for {server.name} is stored.", done.receipt)
+    return notices.redirect(f"/credentials/servers/{slug}", notice, work.settings)
+
+
+@router.post("/servers/{slug}/organization")
+async def store_for_organization(request: Request, admin: Administrator, slug: str, work: Work) -> Response:
+    form = CredentialForm.of(await request.form())
+    try:
+        server = await require_server(work, slug)
+        form.check_origin(server)
+        owner = Owner(slug, ORGANIZATION)
+        done = await store_values(work, admin, owner, server, values=form.values, label=form.label)
+    except LockgateError as error:
+        return await _page(request, work, admin, slug, Entered(error, organization=form))
+    notice = notices.after(f"The organization’s credential for {server.name} is stored.", done.receipt)
+    return notices.redirect(f"/credentials/servers/{slug}", notice, work.settings)
+
+
+@router.post("/servers/{slug}/fields")
+async def store_fields(request: Request, admin: Administrator, slug: str, work: Work) -> Response:
+    form = LayoutForm.of(await request.form())
+    try:
+        server = await require_server(work, slug)
+        receipt = await (
+            reset_layout(work, admin, server)
+            if form.usual
+            else set_layout(work, admin, server, form.layout())
+        )
+    except LockgateError as error:
+        return await _page(request, work, admin, slug, Entered(error, layout=form))
+    notice = (
+        notices.after(f"Saved how credentials for {server.name} are sent.", receipt)
+        if receipt
+        else Notice("Nothing was changed: they are sent like that already.")
+    )
+    return notices.redirect(f"/credentials/servers/{slug}", notice, work.settings)
+
+
+@router.post("/accounts/{account}/choose")
+async def choose_account(user: Member, account: str, work: Work) -> Response:
+    found = await _own(work, user, account)
+    done = await work.changes.make(user, "credential_chosen", partial(work.store.accounts.choose, found.id))
+    notice = notices.after(f"{found.label or 'That account'} is used from now on.", done.receipt)
+    return notices.redirect(f"/credentials/servers/{found.owner.slug}", notice, work.settings)
+
+
+@router.post("/accounts/{account}/delete")
+async def delete_account(user: Member, account: str, work: Work) -> Response:
+    found = await _own(work, user, account)
+    write = partial(work.store.accounts.remove, found.id)
+    done = await work.changes.make(user, "credential_deleted", write)
+    notice = notices.after(f"The credential for {found.owner.slug} is deleted.", done.receipt)
+    slug = found.owner.slug
+    there = slug in work.follower.tables.servers
+    return notices.redirect(
+        f"/credentials/servers/{slug}" if there else "/credentials", notice, work.settings
+    )
+
+
+async def _own(work: Parts, user: User, account_id: str) -> Account:
+    """An account that `user` may change: theirs, or for administrators the organization's. Raises
+    `NoCredential`."""
+    found = await require_account(work, account_id)
+    if found.owner.user == ORGANIZATION and user.role == "admin":
+        return found
+    return await require_account(work, account_id, user.id)
+
+
+async def _page(
+    request: Request, work: Parts, user: User, slug: str, entered: Entered | None = None
+) -> Response:
+    server, usable = await _server(work, user, slug)
+    own = await to_thread(work.store.accounts.of_user, user.id)
+    organization = await to_thread(work.store.accounts.of_user, ORGANIZATION)
+    layout, configured = await layout_for(work, server)
+    shared = [account for account in organization if account.owner.slug == slug]
+    error = entered.error if entered else None
+    problem = Notice(f"Not stored: {error.title}. {error.detail}".rstrip(), "bad") if error else None
+    response = pages.render(
+        request,
+        "server.html",
+        status=error.status if error else 200,
+        notice=problem or notices.waiting(request),
+        standing=_standing(server, own, organization),
+        usable=usable,
+        shared=shared,
+        layout=layout,
+        configured=configured,
+        ready=_is_ready(layout, server),
+        mine_form=(entered and entered.mine) or CredentialForm.blank(server),
+        organization_form=(entered and entered.organization) or CredentialForm.blank(server),
+        layout_form=(entered and entered.layout) or LayoutForm.showing(layout, server),
+        layout_entered=bool(entered and entered.layout),
+    )
+    return notices.shown(response, request)
+
+
+def _standing(server: Server, own: list[Account], organization: list[Account]) -> Standing:
+    found = standings([server], own, organization)
+    if not found:
+        raise UnknownServer(f"{server.name} needs no credential.")
+    return found[0]
+
+
+async def _server(work: Parts, user: User, slug: str) -> tuple[Server, bool]:
+    """The server, and whether `user` may use it. Administrators see each. Raises `UnknownServer`."""
+    if user.role != "admin":
+        return await require_usable(work, user, slug), True
+    server = await require_server(work, slug)
+    return server, server in usable_servers(work.follower.tables, user)
+
+
+def _is_ready(layout: Layout, server: Server) -> bool:
+    """Whether it is known where a credential goes. There is no usual environment variable."""
+    try:
+        layout.check_fits(server)
+    except LockgateError:
+        return False
+    return True

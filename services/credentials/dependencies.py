@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from libs.common.control.follower import Follower
 from services.credentials.changes import Changes
+from services.credentials.rotation import Rotation
 from services.credentials.settings import CredentialsSettings
 from services.credentials.store import CredentialStore
 
@@ -19,6 +20,7 @@ class Parts:
     store: CredentialStore
     changes: Changes
     follower: Follower
+    rotation: Rotation
 
 
 async def _parts(request: Request) -> Parts:

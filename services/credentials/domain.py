@@ -1,31 +1,20 @@
-"""Credentials: a header or an environment variable that a server wants to see, made from a key that nobody
-sees again."""
+"""Credentials: whose they are, what may be told of them, and what can go wrong. Nothing here does I/O."""
 
-import re
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
-from libs.common.control.entries import CredentialVersion, Server
-from libs.common.environment import check_variable
+import msgspec
+
+from libs.common.control.entries import CredentialVersion
 from libs.common.errors import BadRequest, Conflict, LockgateError, NotFound
-from libs.common.requests import Injection
 
-PLACEHOLDER = "{key}"
-KEY_LENGTH = 8192
-TEMPLATE_LENGTH = 200
-HEADER_LENGTH = 100
+LABEL_LENGTH = 200
+REASON_LENGTH = 300
 
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, section 5.6.2
-_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
-
-# Headers that belong to the connection, the message or the protocol, and so to the gateway.
-_RESERVED = frozenset({
-    "accept", "accept-charset", "accept-encoding", "accept-language", "connection", "content-disposition",
-    "content-encoding", "content-language", "content-length", "content-location", "content-range",
-    "content-type", "date", "expect", "forwarded", "host", "http2-settings", "keep-alive", "last-event-id",
-    "max-forwards", "origin", "range", "referer", "te", "trailer", "trailers", "transfer-encoding", "upgrade",
-    "via", "x-real-ip",
-})  # fmt: skip
-_RESERVED_PREFIXES = ("mcp-", "proxy-", "sec-", "access-control-", "if-", "x-forwarded-", "lockgate-")
+Kind: TypeAlias = Literal["api_key", "oauth"]
+# attention: it is there, and its owner has to connect again; removed: it is nobody's any longer, and stays
+# only until its provider was told.
+State: TypeAlias = Literal["connected", "attention", "removed"]
 
 
 class NoCredential(NotFound):
@@ -36,6 +25,12 @@ class WrongOrigin(Conflict):
     """Sent there, the key would be known to somebody for whom it was not meant."""
 
     type, title = "credential-for-another-address", "The credential was stored for another address"
+
+
+class NeedsAttention(Conflict):
+    """It is there and no longer good: its owner has to connect again."""
+
+    type, title = "credential-attention", "The credential has to be connected again"
 
 
 class CredentialUnreadable(LockgateError):
@@ -57,103 +52,107 @@ class Owner:
         return f"credential.{self.slug}.{self.user}"
 
 
-NOBODY = Owner("", "")  # before all others
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a key goes: into the header of that name, or the environment variable; the other is empty. Its
-    value is `template` with the key in the place of `{key}`. Raises `BadRequest`."""
-
-    header: str
-    template: str
-    environment: str = ""
-
-    def __post_init__(self) -> None:
-        if bool(self.header) == bool(self.environment):
-            raise BadRequest(
-                "a key goes either into a header or into an environment variable: name one of them"
-            )
-        if len(self.template) > TEMPLATE_LENGTH or self.template.count(PLACEHOLDER) != 1:
-            raise BadRequest(
-                f"the template must contain {PLACEHOLDER} once, such as 'Bearer {PLACEHOLDER}', "
-                f"and have at most {TEMPLATE_LENGTH} characters"
-            )
-        if self.environment:
-            check_variable(self.environment)
-            check_environment_value("template", self.template)
-            return
-        check_header(self.header)
-        if not _VALUE.fullmatch(self.template):
-            raise BadRequest("the template must be printable ASCII without white space at its ends")
-
-    def check_key(self, key: str) -> None:
-        """Raise `BadRequest` if `key` cannot stand there."""
-        if self.environment:
-            check_environment_value("key", key)
-        elif not _VALUE.fullmatch(key):
-            raise BadRequest(
-                "the key holds a character that a header cannot carry: only printable ASCII, no line breaks, "
-                "and no white space at its ends"
-            )
-
-    def check_fits(self, server: Server) -> None:
-        """Raise `BadRequest` unless `server` takes keys there: stdio has an environment, HTTP has headers."""
-        if server.transport == "stdio" and self.header:
-            raise BadRequest(
-                f"{server.slug} is a command and gets no headers: name the environment variable that it reads"
-            )
-        if server.transport != "stdio" and self.environment:
-            raise BadRequest(f"{server.slug} is reached over HTTP and has no environment here: name a header")
-        if self.environment in server.environment:
-            raise BadRequest(
-                f"{self.environment} is a plain setting of {server.slug} already: remove it there first"
-            )
-
-    def render(self, key: str) -> Injection:
-        """What to add. A header's name is in lower case, as HTTP does not care."""
-        value = self.template.replace(PLACEHOLDER, key)
-        if self.environment:
-            return Injection(environment={self.environment: value})
-        return Injection(headers={self.header.lower(): value})
-
-    def __str__(self) -> str:
-        return (
-            f"{self.environment}={self.template}" if self.environment else f"{self.header}: {self.template}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """A key and where it goes. Its representation does not show the key. Raises `BadRequest`."""
-
-    placement: Placement
-    key: str = field(repr=False)
-
-    def __post_init__(self) -> None:
-        if not self.key:
-            raise BadRequest("the key is empty")
-        if len(self.key) > KEY_LENGTH:
-            raise BadRequest(f"the key has more than {KEY_LENGTH} characters")
-        self.placement.check_key(self.key)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
-    """What may be told about a stored credential: everything but the key."""
+class Provider:
+    """How the credentials of the server `slug` work, as an administrator set it: all but secrets.
 
-    owner: Owner
-    placement: Placement
-    origin: str  # where its server was when it was stored, as `destination_of` has it
+    `layout` is the JSON of a `layout.Layout`, `settings` that of what only the kind `oauth` has; either may
+    be empty for the usual one."""
+
+    slug: str
+    kind: Kind
+    layout: str = ""
+    settings: str = ""
     version: int
     changed_at: str  # ISO 8601, UTC
     changed_by: str  # e-mail of the administrator
 
+    def identity(self) -> bytes:
+        """What its envelope is bound to: all that decides where a credential goes."""
+        return _identity("provider", self.slug, self.kind, self.layout, self.settings, self.version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What may be told about a stored credential: everything but the secret.
+
+    Somebody may have several for one server; the `chosen` one is used. `version` grows with everything that
+    a gateway has to know, `sealed_version` only when the secret is another.
+    """
+
+    id: str
+    owner: Owner
+    kind: Kind
+    label: str = ""  # connected as whom
+    origin: str  # where its server was when it was stored, as `destination_of` has it
+    version: int
+    sealed_version: int
+    state: State = "connected"
+    reason: str = ""  # why it needs attention, one sentence for its owner
+    chosen: bool = True
+    expires_at: float = 0.0  # Unix seconds; 0 where it does not, or is not known
+    refresh_at: float = 0.0  # when it is to be renewed, in Unix seconds; 0 for never
+    created_at: str  # ISO 8601, UTC
+    created_by: str  # e-mail
+    changed_at: str
+    changed_by: str
+
     def entry(self) -> CredentialVersion:
         """What the control log says about it."""
         return CredentialVersion(
-            version=self.version, slug=self.owner.slug, user=self.owner.user, origin=self.origin
+            version=self.version,
+            slug=self.owner.slug,
+            user=self.owner.user,
+            origin=self.origin,
+            attention=self.state == "attention",
         )
+
+    def identity(self) -> bytes:
+        """What its envelope is bound to: whose it is, where it may go, and which one of several it is."""
+        owner = self.owner
+        return _identity(
+            "account", self.id, owner.slug, owner.user, self.kind, self.origin, self.sealed_version
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A credential to be stored. Its representation does not show the secret. Raises `BadRequest`."""
+
+    kind: Kind
+    secret: bytes = field(repr=False)
+    origin: str
+    label: str = ""
+    expires_at: float = 0.0
+    refresh_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.label) > LABEL_LENGTH or not self.label.isprintable():
+            raise BadRequest(f"a label is one line of at most {LABEL_LENGTH} characters")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a write did to an account; `None` stands for absent. `owner` says whose entry in the control log
+    is another now."""
+
+    owner: Owner
+    before: Account | None
+    after: Account | None
+
+    @property
+    def happened(self) -> bool:
+        return self.before != self.after
+
+
+def encode_values(values: dict[str, str]) -> bytes:
+    """The secret of an account of the kind `api_key`."""
+    return msgspec.json.encode(values, order="deterministic")
+
+
+def decode_values(secret: bytes) -> dict[str, str]:
+    """The fields of an account of the kind `api_key`, by name."""
+    return msgspec.json.decode(secret, type=dict[str, str])
 
 
 def place(destination: str) -> str:
@@ -161,42 +160,6 @@ def place(destination: str) -> str:
     return "another command" if destination.startswith("stdio:") else destination
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a write did; `None` stands for absent."""
-
-    before: Credential | None
-    after: Credential | None
-
-    @property
-    def happened(self) -> bool:
-        return self.before != self.after
-
-
-def check_header(name: str) -> str:
-    """`name` if a credential may set that header. Raises `BadRequest`."""
-    if len(name) > HEADER_LENGTH or not _TOKEN.fullmatch(name):
-        raise BadRequest(f"{name[:80]!r} is no name of a header")
-    lower = name.lower()
-    if lower in _RESERVED or lower.startswith(_RESERVED_PREFIXES):
-        raise BadRequest(f"the header {name} belongs to the connection or the protocol, not to a key")
-    return name
-
-
-def check_environment_value(name: str, value: str) -> None:
-    """Raise `BadRequest` if `value` cannot stand in an environment (POSIX.1-2024, section 8.1)."""
-    if "\0" in value or not _is_encodable(value):
-        raise BadRequest(f"the {name} holds a character that an environment variable cannot carry")
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
-    return True
-
-
-def default_template(header: str) -> str:
-    """The usual template for `header`: RFC 6750 for Authorization, else the bare key."""
-    return f"Bearer {PLACEHOLDER}" if header.lower() == "authorization" else PLACEHOLDER
+def _identity(*parts: str | int) -> bytes:
+    """The record that an envelope belongs to, unambiguously."""
+    return msgspec.json.encode(["lockgate", *parts])

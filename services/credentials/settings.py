@@ -1,6 +1,5 @@
 """Settings of the credentials service."""
 
-import base64
 from pathlib import Path
 from typing import Annotated
 
@@ -8,22 +7,15 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from libs.common.settings import Settings
 from libs.common.sql import sqlite_url
-
-KEY_SIZE = 32  # bytes of the master key
+from services.credentials.masterkey.local import decode
 
 
 def _master_key(value: SecretStr | None) -> SecretStr | None:
-    if not value:  # an empty variable is as good as none
-        return value
-    try:
-        octets = base64.b64decode(value.get_secret_value().strip(), validate=True)
-    except ValueError:
-        raise ValueError("must be Base64 (openssl rand -base64 32 makes a key)") from None
-    if len(octets) != KEY_SIZE:
-        raise ValueError(
-            f"has {len(octets)} bytes; it must have {KEY_SIZE} (openssl rand -base64 32 makes a key)"
-        )
-    return value
+    """A key in Base64; or where one is in a KMS, which is checked when it is used."""
+    text = value.get_secret_value().strip() if value else ""
+    if text and not text.startswith(("vault:", "aws:")):
+        decode(text)
+    return value if text else None  # an empty variable is as good as none
 
 
 class CredentialsSettings(Settings):
@@ -33,13 +25,29 @@ class CredentialsSettings(Settings):
         None, description="SQLAlchemy URL of the vault's database; SQLite in the data directory by default."
     )
     credentials_master_key: Annotated[SecretStr | None, AfterValidator(_master_key)] = Field(
-        None, description="The master key of the vault: 32 random bytes in Base64."
+        None,
+        description="The master key of the vault: 32 random bytes in Base64, or where it is in a KMS: "
+        "vault:<mount>/<key> (HashiCorp Vault, transit) or aws:<key> (AWS KMS).",
     )
     credentials_master_key_file: Path | None = Field(
         None, description="A file that holds the master key, instead of giving it directly."
     )
+    credentials_more_keys: SecretStr | None = Field(
+        None,
+        description="Further master keys, separated by commas, while records go over from one to another: "
+        "given as the master key itself, or as file:<path>.",
+    )
+    credentials_vault_token_file: Path | None = Field(
+        None, description="A file with the token for HashiCorp Vault, as its agent keeps it up to date."
+    )
     credentials_create_master_key: bool = Field(
         False, description="Keep a master key in the data directory, made at the first start."
+    )
+
+    credentials_private_providers: bool = Field(
+        False,
+        description="Let authorization servers that an upstream names be on this machine or network, and on "
+        "HTTP. What administrators enter may be there in any case.",
     )
 
     @property

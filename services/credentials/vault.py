@@ -1,76 +1,92 @@
-"""Envelope encryption: AES-256-GCM (NIST SP 800-38D) with a data key per record, wrapped by the master key.
+"""Envelope encryption: AES-256-GCM (NIST SP 800-38D) with a data key per record, wrapped by a master key.
 
-Both layers carry the record's identity as associated data, so that a ciphertext opens only in the row, at the
-version, with the placement and the origin for which it was made. Each data key encrypts once. An envelope is
-`nonce ‖ wrapped data key ‖ nonce ‖ ciphertext`.
+The wrapped key is bound to the record's name, which never changes; the box is bound to the record's identity
+too, so that it opens only in the row, for the owner, at the version and for the origin for which it was made.
+Each data key encrypts once.
 """
 
 import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from services.credentials.domain import Credential, CredentialUnreadable, Secret
+from libs.common.errors import Unavailable
+from services.credentials.domain import CredentialUnreadable
+from services.credentials.masterkey.port import MasterKey, NotWrappedHere
 
 _NONCE = 12  # bytes
-_TAG = 16
 _DATA_KEY = 32
-_HEAD = _NONCE + _DATA_KEY + _TAG
-_CHECK = b"lockgate vault check value"
+
+
+class MasterKeyMissing(Unavailable):
+    type, title = "master-key-missing", "A master key of the vault is not configured here"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A sealed secret: `wrapped_key` opens with the master key `key_id`, `box` with what is in it."""
+
+    key_id: str
+    wrapped_key: bytes
+    box: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """A new data key and how it is wrapped. It is good for sealing once, without asking anybody again."""
+
+    key_id: str
+    wrapped_key: bytes
+    plain: bytes = field(repr=False)
+
+    def seal(self, secret: bytes, identity: bytes) -> Envelope:
+        """The envelope of `secret` in the record of that identity."""
+        nonce = secrets.token_bytes(_NONCE)
+        box = nonce + AESGCM(self.plain).encrypt(nonce, secret, identity)
+        return Envelope(self.key_id, self.wrapped_key, box)
 
 
 class Vault:
-    """Seals and opens with one master key of 32 bytes."""
+    """Seals and opens with the master keys that it was given, by id. A master key in a KMS makes each method
+    a request over the network: call them from a thread, and outside of transactions."""
 
-    def __init__(self, master_key: bytes) -> None:
-        self._master = AESGCM(master_key)
+    def __init__(self, keys: Mapping[str, MasterKey]) -> None:
+        self._keys = dict(keys)
 
-    def seal(self, key: str, credential: Credential) -> bytes:
-        """The envelope for `key` in that record."""
-        return self._seal(key.encode(), _identity(credential))
+    @property
+    def key_ids(self) -> list[str]:
+        return list(self._keys)
 
-    def open(self, envelope: bytes, credential: Credential) -> Secret:
-        """The secret in the `envelope` of that record. Raises `CredentialUnreadable`."""
+    def new_data_key(self, name: str, key_id: str) -> DataKey:
+        """A data key for the record `name`. Raises `MasterKeyMissing`, `Unavailable`."""
+        plain = secrets.token_bytes(_DATA_KEY)
+        return DataKey(key_id, self._master(key_id).wrap(plain, name.encode()), plain)
+
+    def open(self, envelope: Envelope, name: str, identity: bytes) -> bytes:
+        """The secret in the `envelope` of that record. Raises `CredentialUnreadable`, `MasterKeyMissing`, and
+        `Unavailable` when a KMS does not answer."""
         try:
-            key = self._open(envelope, _identity(credential))
-        except (InvalidTag, ValueError):
+            plain = self._master(envelope.key_id).unwrap(envelope.wrapped_key, name.encode())
+            return AESGCM(plain).decrypt(envelope.box[:_NONCE], envelope.box[_NONCE:], identity)
+        except (NotWrappedHere, InvalidTag, ValueError):
             raise CredentialUnreadable(
-                f"The credential for {credential.owner.slug} was changed or moved in the database; "
-                "store it anew."
+                "It was changed or moved in the database. Store it anew, or connect again."
             ) from None
-        return Secret(credential.placement, key.decode())
 
-    def seal_check(self) -> bytes:
-        """A value by which `knows` recognizes this master key later."""
-        return self._seal(_CHECK, _CHECK)
-
-    def knows(self, check: bytes) -> bool:
-        """Whether `check` was sealed with this master key."""
+    def rewrap(self, envelope: Envelope, name: str, key_id: str) -> Envelope:
+        """The same envelope under another master key; what is in the box stays as it is. Raises as `open`."""
         try:
-            return self._open(check, _CHECK) == _CHECK
-        except (InvalidTag, ValueError):
-            return False
+            plain = self._master(envelope.key_id).unwrap(envelope.wrapped_key, name.encode())
+        except NotWrappedHere:
+            raise CredentialUnreadable(f"{name} was changed or moved in the database.") from None
+        return Envelope(key_id, self._master(key_id).wrap(plain, name.encode()), envelope.box)
 
-    def _seal(self, plaintext: bytes, identity: bytes) -> bytes:
-        data_key = secrets.token_bytes(_DATA_KEY)
-        outer, inner = secrets.token_bytes(_NONCE), secrets.token_bytes(_NONCE)
-        wrapped = self._master.encrypt(outer, data_key, identity)
-        return outer + wrapped + inner + AESGCM(data_key).encrypt(inner, plaintext, identity)
-
-    def _open(self, envelope: bytes, identity: bytes) -> bytes:
-        outer, wrapped, rest = envelope[:_NONCE], envelope[_NONCE:_HEAD], envelope[_HEAD:]
-        data_key = self._master.decrypt(outer, wrapped, identity)
-        return AESGCM(data_key).decrypt(rest[:_NONCE], rest[_NONCE:], identity)
-
-
-def _identity(credential: Credential) -> bytes:
-    """The record that an envelope belongs to, unambiguously."""
-    owner, placement = credential.owner, credential.placement
-    parts = [
-        *("lockgate credential", owner.slug, owner.user),
-        *(placement.header, placement.template, credential.origin, credential.version),
-    ]
-    if placement.environment:  # else as it was before there were any
-        parts.append(placement.environment)
-    return msgspec.json.encode(parts)
+    def _master(self, key_id: str) -> MasterKey:
+        if key_id not in self._keys:
+            raise MasterKeyMissing(
+                f"The master key {key_id} is not configured at this process; "
+                "name it in LOCKGATE_CREDENTIALS_MORE_KEYS."
+            )
+        return self._keys[key_id]

@@ -21,10 +21,13 @@ from libs.common.requests import (
     credential_context,
 )
 from libs.common.sealed import Opener
-from services.credentials.app import create_app
+from services.credentials.app import MIGRATIONS, create_app
 from services.credentials.settings import CredentialsSettings
 from tests.conftest import Nats
-from tests.unit.conftest import IN_BROWSER, ControlLog, Person, Serve, SignIn
+from tests.providers.running import provider, provider_processes
+from tests.unit.conftest import IN_BROWSER, ControlLog, Migrated, Person, Serve, SignIn
+
+__all__ = ["provider", "provider_processes"]
 
 LEASE = 1.0  # seconds; short, so that tests of expiry are
 
@@ -35,7 +38,8 @@ def master_key() -> str:
 
 
 @pytest.fixture
-def settings(nats: Nats, tmp_path: Path) -> CredentialsSettings:
+def settings(nats: Nats, tmp_path: Path, migrated: Migrated) -> CredentialsSettings:
+    migrated(MIGRATIONS, tmp_path / "data" / "credentials.db")
     return CredentialsSettings(
         nats_url=nats.url, data_dir=tmp_path / "data", lease=LEASE, credentials_master_key=master_key()
     )
@@ -79,12 +83,12 @@ class Vault:
         """The headers that a gateway gets for the server. Raises what the bus raises."""
         return (await self.inject(slug, **more)).headers
 
-    async def inject(self, slug: str = "wiki", **more: str) -> Injection:
-        """What a gateway gets for the server. Raises what the bus raises."""
+    async def inject(self, slug: str = "wiki", user: str = ORGANIZATION, **more: str) -> Injection:
+        """What a gateway gets for the server and that user. Raises what the bus raises."""
         opener = Opener()
-        query = OpenCredential(slug=slug, user=ORGANIZATION, public_key=opener.public_key, **more)
+        query = OpenCredential(slug=slug, user=user, public_key=opener.public_key, **more)
         sealed = await self.control.bus.request(OPEN_CREDENTIAL, query, SealedCredential)
-        context = credential_context(slug, ORGANIZATION, sealed.version)
+        context = credential_context(slug, user, sealed.version)
         return msgspec.json.decode(opener.open(sealed.box, context), type=Injection)
 
 

@@ -9,7 +9,6 @@ from libs.common.bus import Refused
 from libs.common.control.entries import destination_of
 from libs.common.requests import Injection
 from tests.unit.credentials.conftest import Vault, command
-from tests.unit.credentials.test_pages import _text
 
 PATH = "/api/credentials/tools/organization"
 TOOLS = command()
@@ -21,8 +20,7 @@ async def _store(vault: Vault, **body: Any) -> httpx2.Response:
 
 async def test_a_gateway_gets_the_variable_with_the_key_and_no_header(vault: Vault) -> None:
     await vault.know(TOOLS)
-    stored = (await _store(vault)).json()
-    assert (stored["environment"], stored["header"]) == ("API_KEY", "")
+    assert (await _store(vault)).status_code == 200
     assert await vault.inject("tools") == Injection(environment={"API_KEY": "s3cret"})
 
 
@@ -92,60 +90,3 @@ async def test_a_key_for_a_command_does_not_go_to_a_url(vault: Vault) -> None:
     await vault.move("https://evil.example/mcp", "tools")
     with pytest.raises(Refused):
         await vault.inject("tools")
-
-
-# -- the page ---------------------------------------------------------------------------------------
-
-FORM = {"environment": "API_KEY", "template": "{key}", "key": "s3cret", "origin": destination_of(TOOLS)}
-POST = "/credentials/tools/organization"
-
-
-async def test_the_page_asks_for_a_variable_and_shows_the_command(vault: Vault) -> None:
-    await vault.know(TOOLS)
-    page = (await vault.browser.get("/credentials")).text
-    section = page[page.index('id="tools"') : page.index('id="wiki"')]
-    assert 'name="environment"' in section
-    assert 'name="header"' not in section
-    assert "npx -y &#39;a b&#39;" in section
-
-
-async def test_a_variable_is_stored_by_the_form_for_the_command_as_it_is_now(vault: Vault) -> None:
-    await vault.know(TOOLS)
-    assert (await vault.browser.post(POST, data=FORM)).status_code == 303
-    text = _text(await vault.browser.get("/credentials"))
-    assert "Stored for the command as it is now" in text
-    assert "Set as API_KEY={key}" in text
-    assert destination_of(TOOLS) not in text
-    assert (await vault.inject("tools")).environment == {"API_KEY": "s3cret"}
-
-
-async def test_a_key_of_an_earlier_command_is_shown_to_be_entered_again(vault: Vault) -> None:
-    await vault.know(TOOLS)
-    await _store(vault)
-    await vault.know(command("uvx", "tools"))
-    text = _text(await vault.browser.get("/credentials"))
-    assert "Tools Stored for another command" in text
-    assert "Enter it again if it is meant for the command as it is now" in text
-
-
-async def test_a_key_typed_before_the_command_changed_is_not_stored_for_the_new_one(vault: Vault) -> None:
-    await vault.know(command("uvx", "tools"))
-    answer = await vault.browser.post(POST, data=FORM)
-    assert answer.status_code == 409
-    assert "command has changed" in _text(answer)
-
-
-async def test_a_problem_is_shown_with_the_name_that_was_typed(vault: Vault) -> None:
-    await vault.know(TOOLS)
-    answer = await vault.browser.post(POST, data=FORM | {"environment": "LOCKGATE_X"})
-    assert answer.status_code == 400
-    assert 'value="LOCKGATE_X"' in answer.text
-    assert "s3cret" not in answer.text
-
-
-async def test_a_key_whose_command_is_gone_is_shown_without_its_digest(vault: Vault) -> None:
-    await vault.know(TOOLS)
-    await _store(vault)
-    await vault.move(None, "tools")
-    text = _text(await vault.browser.get("/credentials"))
-    assert "tools a command API_KEY={key}" in text

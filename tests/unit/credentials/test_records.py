@@ -22,26 +22,34 @@ async def _events(shipped: Shipped, count: int) -> list[dict[str, Any]]:
 
 
 async def test_store_read_and_delete_are_recorded(vault: Vault, shipped: Shipped) -> None:
-    stored_version = (await vault.store(KEY))["version"]
+    account = await vault.store(KEY)
     await vault.open()
     await vault.api.delete("/api/credentials/wiki/organization")
-    stored, read, deleted = await _events(shipped, 3)
+    placed, stored, read, deleted = await _events(shipped, 4)
+    assert (placed["event"], placed["subject"]) == ("provider_changed", "provider.wiki")
+    assert json.loads(placed["after"])["layout"]["placements"] == [
+        {"into": "header", "name": "X-Api-Key", "template": "{key}"}
+    ]
     assert {event["subject"] for event in (stored, read, deleted)} == {"credential.wiki.organization"}
     assert (stored["event"], stored["actor"], stored["before"]) == ("credential_stored", "ada", "")
     assert json.loads(stored["after"]) == {
-        "header": "X-Api-Key",
-        "template": "{key}",
+        "account": account["id"],
+        "kind": "api_key",
+        "label": "",
         "origin": "https://wiki.example.com:443",
-        "version": stored_version,
+        "version": account["version"],
+        "state": "connected",
+        "chosen": True,
     }
     assert (read["event"], read["actor"]) == ("credential_read", "gateway")
     assert (deleted["event"], deleted["after"]) == ("credential_deleted", "")
+    assert json.loads(deleted["before"])[0]["account"] == account["id"]
 
 
 async def test_a_read_names_who_asked(vault: Vault, shipped: Shipped) -> None:
     await vault.store(KEY)
     await vault.open(asker="policy")
-    _, read = await _events(shipped, 2)
+    *_, read = await _events(shipped, 3)
     assert (read["event"], read["actor"]) == ("credential_read", "policy")
 
 
@@ -49,8 +57,12 @@ async def test_storing_the_same_again_is_not_recorded(vault: Vault, shipped: Shi
     await vault.store(KEY)
     await vault.store(KEY)
     await vault.open()
-    events = await _events(shipped, 2)
-    assert [event["event"] for event in events] == ["credential_stored", "credential_read"]
+    events = await _events(shipped, 3)
+    assert [event["event"] for event in events] == [
+        "provider_changed",
+        "credential_stored",
+        "credential_read",
+    ]
 
 
 async def test_no_event_and_no_log_line_holds_the_key(

@@ -9,21 +9,42 @@ from typing import Any
 import pytest
 
 from libs.common.bus import Refused
-from services.credentials.domain import Credential, CredentialUnreadable, Owner, Placement, Secret
+from services.credentials.domain import Account, CredentialUnreadable, Draft, Owner
+from services.credentials.masterkey.local import LocalKey
 from services.credentials.settings import CredentialsSettings
+from services.credentials.store.rows import name_of
+from services.credentials.vault import Envelope, MasterKeyMissing
 from services.credentials.vault import Vault as Envelopes
 from tests.unit.credentials.conftest import Vault, server
 
-PLACEMENT = Placement("X-Api-Key", "{key}")
-RECORD = Credential(
+RECORD = Account(
+    id="01j",
     owner=Owner("wiki", "organization"),
-    placement=PLACEMENT,
+    kind="api_key",
     origin="https://wiki.example.com:443",
-    version=7,
+    version=9,
+    sealed_version=7,
+    created_at="2026-11-03T10:11:12.000000Z",
+    created_by="ada@example.com",
     changed_at="2026-11-03T10:11:12.000000Z",
     changed_by="ada@example.com",
 )
-SECRET = Secret(PLACEMENT, "s3cret")
+KEY = LocalKey(bytes(32))
+VAULT = Envelopes({KEY.id: KEY})
+NAME = name_of(RECORD.id)
+
+
+def _seal(record: Account = RECORD) -> Envelope:
+    return VAULT.new_data_key(name_of(record.id), KEY.id).seal(b"s3cret", record.identity())
+
+
+def _with(envelope: Envelope, part: str, octets: bytes) -> Envelope:
+    parts = {"wrapped_key": envelope.wrapped_key, "box": envelope.box, part: octets}
+    return Envelope(envelope.key_id, **parts)
+
+
+def _open(envelope: Envelope, record: Account = RECORD, vault: Envelopes = VAULT) -> bytes:
+    return vault.open(envelope, name_of(record.id), record.identity())
 
 
 def _sql(settings: CredentialsSettings, statement: str, *values: object) -> list[tuple[object, ...]]:
@@ -34,66 +55,83 @@ def _sql(settings: CredentialsSettings, statement: str, *values: object) -> list
 
 
 def test_what_was_sealed_opens() -> None:
-    vault = Envelopes(bytes(32))
-    assert vault.open(vault.seal("s3cret", RECORD), RECORD) == SECRET
+    assert _open(_seal()) == b"s3cret"
 
 
 def test_sealing_twice_gives_different_envelopes() -> None:
-    vault = Envelopes(bytes(32))
-    assert vault.seal("s3cret", RECORD) != vault.seal("s3cret", RECORD)
+    assert _seal() != _seal()
 
 
 @pytest.mark.parametrize(
     "change",
     [
+        {"id": "01k"},
         {"owner": Owner("other", "organization")},
         {"owner": Owner("wiki", "ada")},
-        {"placement": Placement("X-Other", "{key}")},
-        {"placement": Placement("X-Api-Key", "leak {key}")},
-        {"placement": Placement("", "{key}", "X_API_KEY")},
+        {"kind": "oauth"},
         {"origin": "http://wiki.example.com:80"},
         {"origin": "https://evil.example:443"},
-        {"version": 8},
+        {"sealed_version": 8},
     ],
 )
 def test_an_envelope_opens_only_in_its_own_record(change: dict[str, Any]) -> None:
-    vault = Envelopes(bytes(32))
     with pytest.raises(CredentialUnreadable):
-        vault.open(vault.seal("s3cret", RECORD), replace(RECORD, **change))
+        _open(_seal(), replace(RECORD, **change))
 
 
-def test_every_changed_byte_is_noticed() -> None:
-    vault = Envelopes(bytes(32))
-    envelope = vault.seal("s3cret", RECORD)
-    for index in range(len(envelope)):
-        changed = bytearray(envelope)
+def test_a_choice_does_not_need_the_secret_sealed_anew() -> None:
+    assert _open(_seal(), replace(RECORD, version=99, chosen=False, label="Work")) == b"s3cret"
+
+
+@pytest.mark.parametrize("part", ["wrapped_key", "box"])
+def test_every_changed_byte_is_noticed(part: str) -> None:
+    envelope = _seal()
+    octets: bytes = getattr(envelope, part)
+    for index in range(len(octets)):
+        changed = bytearray(octets)
         changed[index] ^= 1
         with pytest.raises(CredentialUnreadable):
-            vault.open(bytes(changed), RECORD)
+            _open(_with(envelope, part, bytes(changed)))
 
 
-@pytest.mark.parametrize("length", [0, 1, 12, 60, 72, 80])
-def test_a_cut_envelope_is_refused(length: int) -> None:
-    vault = Envelopes(bytes(32))
+@pytest.mark.parametrize("part", ["wrapped_key", "box"])
+@pytest.mark.parametrize("length", [0, 1, 12, 20])
+def test_a_cut_envelope_is_refused(part: str, length: int) -> None:
+    envelope = _seal()
     with pytest.raises(CredentialUnreadable):
-        vault.open(vault.seal("s3cret", RECORD)[:length], RECORD)
+        _open(_with(envelope, part, getattr(envelope, part)[:length]))
 
 
-def test_another_master_key_does_not_open_it() -> None:
+def test_parts_of_two_envelopes_of_one_record_do_not_open_together() -> None:
+    one, other = _seal(), _seal()
     with pytest.raises(CredentialUnreadable):
-        Envelopes(b"x" * 32).open(Envelopes(bytes(32)).seal("s3cret", RECORD), RECORD)
+        _open(replace(one, box=other.box))
 
 
-def test_the_representation_of_a_secret_does_not_show_the_key() -> None:
-    assert "s3cret" not in repr(SECRET)
+def test_another_master_key_under_the_same_id_does_not_open_it() -> None:
+    with pytest.raises(CredentialUnreadable):
+        _open(_seal(), vault=Envelopes({KEY.id: LocalKey(b"x" * 32)}))
+
+
+def test_a_master_key_that_is_not_there_is_named() -> None:
+    with pytest.raises(MasterKeyMissing, match=KEY.id):
+        _open(_seal(), vault=Envelopes({}))
+
+
+def test_no_representation_shows_a_secret() -> None:
+    data_key = VAULT.new_data_key(NAME, KEY.id)
+    draft = Draft(kind="api_key", secret=b"s3cret", origin="")
+    assert repr(data_key.plain) not in repr(data_key)
+    assert "s3cret" not in repr(draft)
+    assert repr(bytes(32)) not in repr(KEY)
 
 
 async def test_swapped_rows_are_refused(vault: Vault, settings: CredentialsSettings) -> None:
     await vault.control.put(server("other"))
     await vault.store("for-wiki")
     await vault.store("for-other", "other")
-    (envelope,) = _sql(settings, "SELECT envelope FROM credentials WHERE slug = 'other'")[0]
-    _sql(settings, "UPDATE credentials SET envelope = ? WHERE slug = 'wiki'", envelope)
+    other = _sql(settings, "SELECT wrapped_key, box FROM accounts WHERE slug = 'other'")[0]
+    _sql(settings, "UPDATE accounts SET wrapped_key = ?, box = ? WHERE slug = 'wiki'", *other)
     with pytest.raises(Refused) as refused:
         await vault.open()
     assert refused.value.reason == "credential-unreadable"
@@ -104,23 +142,47 @@ async def test_an_old_row_put_back_is_refused_at_the_new_version(
     vault: Vault, settings: CredentialsSettings
 ) -> None:
     await vault.store("old-key")
-    (old,) = _sql(settings, "SELECT envelope FROM credentials")[0]
+    old = _sql(settings, "SELECT wrapped_key, box FROM accounts")[0]
     await vault.store("new-key")
-    _sql(settings, "UPDATE credentials SET envelope = ?", old)
+    _sql(settings, "UPDATE accounts SET wrapped_key = ?, box = ?", *old)
     with pytest.raises(Refused):
         await vault.open()
 
 
-async def test_a_changed_placement_is_refused(vault: Vault, settings: CredentialsSettings) -> None:
+async def test_a_credential_given_to_another_person_is_refused(
+    vault: Vault, settings: CredentialsSettings
+) -> None:
     await vault.store("s3cret")
-    _sql(settings, "UPDATE credentials SET header = 'X-Echo'")
-    with pytest.raises(Refused):
+    _sql(settings, "UPDATE accounts SET user_id = 'eve'")
+    with pytest.raises(Refused) as refused:
+        await vault.inject(user="eve")
+    assert refused.value.reason == "credential-unreadable"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        """layout = replace(layout, 'X-Api-Key', 'X-Echo')""",
+        """layout = replace(layout, '"header"', '"query"')""",
+        "layout = ''",
+        "settings = '{}'",
+        "kind = 'oauth'",
+        "version = version + 1",
+    ],
+)
+async def test_a_changed_provider_is_refused(
+    vault: Vault, settings: CredentialsSettings, change: str
+) -> None:
+    await vault.store("s3cret")
+    _sql(settings, f"UPDATE providers SET {change}")
+    with pytest.raises(Refused) as refused:
         await vault.open()
+    assert refused.value.reason == "credential-unreadable"
 
 
 async def test_a_changed_origin_is_refused(vault: Vault, settings: CredentialsSettings) -> None:
     await vault.store("s3cret")
-    _sql(settings, "UPDATE credentials SET origin = 'https://evil.example:443'")
+    _sql(settings, "UPDATE accounts SET origin = 'https://evil.example:443'")
     await vault.move("https://evil.example/mcp")
     with pytest.raises(Refused) as refused:
         await vault.open()
@@ -131,7 +193,7 @@ async def test_a_credential_that_cannot_be_opened_can_be_stored_anew(
     vault: Vault, settings: CredentialsSettings
 ) -> None:
     await vault.store("s3cret")
-    _sql(settings, "UPDATE credentials SET envelope = x'00'")
+    _sql(settings, "UPDATE accounts SET box = x'00'")
     await vault.store("s3cret")
     assert await vault.open() == {"x-api-key": "s3cret"}
 

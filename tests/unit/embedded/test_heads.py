@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from services.embedded.heads import HEAD_LIMIT, BoundedHeads
-from tests.conftest import eventually, free_port
+from tests.asgi import serve
+from tests.conftest import free_port
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -25,15 +26,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
-    port = free_port()
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=port, log_level="error", http=BoundedHeads, lifespan="off")
-    )
-    task = asyncio.create_task(server.serve())
-    await eventually(lambda: server.started)
-    yield port
-    server.should_exit = True
-    await task
+    async with AsyncExitStack() as stack:
+        await serve(app, port := free_port(), stack, http=BoundedHeads, lifespan="off")
+        yield port
 
 
 ENDLESS = {

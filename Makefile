@@ -6,6 +6,8 @@ PORT ?= 8080
 DATA ?= data
 ARGS ?=
 JOBS ?= 2
+ROUNDS ?= 300
+SEED ?= 7
 
 # Paths are relative on purpose: make cannot handle the spaces that the path of this folder may have.
 VENV := .venv
@@ -20,7 +22,7 @@ COUNT = awk -v total="$$(grep -c '^[a-z0-9].*==' $(1))" -v tty="$$(test -t 1 && 
 	/^Installing collected/ {printf "%s  unpacking them\n", tty ? "\n" : ""; fflush()}'
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet
 
-.PHONY: help run install dev test conformance bench lint fmt lock clean
+.PHONY: help run install dev test conformance faults model bench lint fmt lock clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -40,8 +42,15 @@ test: $(VENV)/dev.stamp ## Run the tests (ARGS="tests/unit -k nats")
 conformance: $(VENV)/dev.stamp ## Run the official MCP conformance suite through two replicas, and show what it says (needs npm)
 	@CI=true $(BIN)/python -m pytest -s tests/conformance $(ARGS)
 
-bench: $(VENV)/dev.stamp ## Measure how many token refreshes one core carries (ARGS="--seconds 20")
-	@$(BIN)/python -m bench.auth $(ARGS)
+faults: $(VENV)/dev.stamp ## Switch things off while replicas, NATS and policy fail, some hundred times (ROUNDS=300 SEED=7; an hour)
+	@ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/python -m pytest -s tests/faults $(ARGS)
+
+model: $(VENV)/dev.stamp ## Search the large scenarios of the lease protocol (docs/lease.md)
+	@$(BIN)/python -m tests.model $(ARGS)
+
+bench: $(VENV)/dev.stamp ## Measure token refreshes, and the control log at its largest (ARGS is for neither)
+	@$(BIN)/python -m bench.auth
+	@$(BIN)/python -m bench.control
 
 lint: $(VENV)/dev.stamp ## Check style, types and the boundaries between services
 	$(BIN)/ruff check .

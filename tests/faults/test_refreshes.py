@@ -1,8 +1,6 @@
 """Refreshing while others do the same, and while the process that answers is killed: nobody is logged out."""
 
 import asyncio
-import base64
-import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +12,7 @@ import pytest
 
 from tests.conftest import Nats, free_port
 from tests.e2e.conftest import Process, environment
+from tests.faults.tokens import grant_of
 from tests.unit.auth.house import REDIRECT, Browser, Client
 from tests.unit.conftest import new_database
 
@@ -164,9 +163,3 @@ async def test_nobody_is_logged_out_by_a_service_that_is_killed_again_and_again(
         answers = [await client.refresh(token) for token in last]
         assert {answer.status_code for answer in answers} == {200}
         assert len({grant_of(answer.json()["access_token"]) for answer in answers}) == CLIENTS
-
-
-def grant_of(access_token: str) -> str:
-    payload = access_token.split(".")[1]
-    grant: str = json.loads(base64.urlsafe_b64decode(payload + "=="))["grant"]
-    return grant

@@ -8,6 +8,7 @@ ARGS ?=
 JOBS ?= 2
 ROUNDS ?= 300
 SEED ?= 7
+RECORDS ?= 10000
 
 # Paths are relative on purpose: make cannot handle the spaces that the path of this folder may have.
 VENV := .venv
@@ -43,14 +44,15 @@ conformance: $(VENV)/dev.stamp ## Run the official MCP conformance suite through
 	@CI=true $(BIN)/python -m pytest -s tests/conformance $(ARGS)
 
 faults: $(VENV)/dev.stamp ## Switch things off while replicas, NATS and policy fail, some hundred times (ROUNDS=300 SEED=7; an hour)
-	@ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/python -m pytest -s tests/faults $(ARGS)
+	@ROUNDS=$(ROUNDS) SEED=$(SEED) RECORDS=$(RECORDS) $(BIN)/python -m pytest -s tests/faults $(ARGS)
 
 model: $(VENV)/dev.stamp ## Search the large scenarios of the lease protocol (docs/lease.md)
 	@$(BIN)/python -m tests.model $(ARGS)
 
-bench: $(VENV)/dev.stamp ## Measure token refreshes, and the control log at its largest (ARGS is for neither)
+bench: $(VENV)/dev.stamp ## Measure token refreshes, the control log at its largest, and credentials (ARGS is for none)
 	@$(BIN)/python -m bench.auth
 	@$(BIN)/python -m bench.control
+	@$(BIN)/python -m bench.credentials
 
 lint: $(VENV)/dev.stamp ## Check style, types and the boundaries between services
 	$(BIN)/ruff check .

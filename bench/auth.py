@@ -16,9 +16,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -31,11 +28,11 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx2
 import msgspec
 
-PROGRAMS = Path(sys.executable).parent
+from bench.processes import PROGRAMS, cpu_of, free_port, running
+
 EMAIL, PASSWORD = "bench@example.com", "a password for the bench"
 REDIRECT = "http://127.0.0.1:33418/callback"
 SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
-TICKS = os.sysconf("SC_CLK_TCK")
 ROUNDS = 4  # of health checks and refreshes, in turns
 START_WITHIN = 60.0  # seconds
 AIM = 300  # refreshes per second on one core
@@ -132,40 +129,7 @@ async def measure(
     figures.cpu += cpu_of(pid) - cpu
 
 
-def cpu_of(pid: int) -> float:
-    """Seconds of CPU time that a process has used (proc(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
 # -- the process and its clients -----------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextmanager
-def running(
-    command: list[str], core: int | None = None, log: Path | None = None, **environment: str
-) -> Iterator[int]:
-    """The process id of `command`, which runs on `core` alone if one is given, and may write to `log`."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("LOCKGATE_")}
-    with (
-        (log or Path(os.devnull)).open("ab") as out,
-        subprocess.Popen(
-            command, env=clean | environment, stdout=out, stderr=out if log else None
-        ) as process,
-    ):
-        if core is not None:
-            os.sched_setaffinity(process.pid, {core})
-        try:
-            yield process.pid
-        finally:
-            process.terminate()
 
 
 @contextmanager

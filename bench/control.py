@@ -24,8 +24,8 @@ from statistics import median, quantiles
 import msgspec
 import uvloop
 
-from bench.auth import cpu_of
 from bench.organization import organization, servers_of, slug, tool, user
+from bench.processes import cpu_of
 from bench.replicas import Replica, Service, nats_server, replicas, service, token
 from libs.common.control.entries import Group, Server, key_of
 from libs.common.control.tables import Tables

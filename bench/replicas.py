@@ -17,7 +17,7 @@ import msgspec
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from bench.auth import PROGRAMS, free_port, running
+from bench.processes import PROGRAMS, free_port, running
 from libs.common.bus import Bus
 from libs.common.control.entries import KINDS, AnyEntry, Keys, key_of
 from libs.common.control.follower import SUBJECT, Follower, ensure_bucket

@@ -1,5 +1,6 @@
 """`lockgate export`, `plan` and `apply`: access as code, over the HTTP API of a running Lockgate."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ API = "/api/policy/access"
 
 class AccessFailed(Exception):
     """It did not work; the message says why, in a sentence or one line for each mistake."""
+
+
+# What the library raises for values that are not what their tags or their looks say, such as 2026-99-99.
+_BAD_VALUES = (ValueError, TypeError, KeyError, AttributeError)
 
 
 class _Loader(yaml.SafeLoader):
@@ -53,10 +58,15 @@ def read(path: Path) -> dict[str, Any]:
         mark = error.problem_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise AccessFailed(f"{path}{place}: {error.problem}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, *_BAD_VALUES, RecursionError) as error:
         raise AccessFailed(f"{path} is no YAML: {error}") from error
     if not isinstance(document, dict):
         raise AccessFailed(f"{path} does not hold an access document: it begins with `version: 1`.")
+    try:
+        json.dumps(document, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        told = "holds something that is no text or number (dates need quotes)"
+        raise AccessFailed(f"{path} {told}: {error}") from error
     return document
 
 

@@ -145,8 +145,7 @@ def login(
 
     from services.device_login import LoginFailed, login
 
-    if not url.startswith(("http://", "https://")):
-        fail(f"{url!r} is no URL: give the whole one, such as http://127.0.0.1:8080/mcp/demo")
+    require_url(url, f"{HERE}/mcp/demo")
     try:
         with httpx2.Client(timeout=30) as http:
             tokens = login(url, show_code, http)
@@ -242,8 +241,7 @@ def access_to(url: str, token: str) -> Iterator["Remote"]:
         fail("this installation is of one service only: install lockgate[embedded] to work on access here")
     from services.device_login import LoginFailed, login_to_api
 
-    if not url.startswith(("http://", "https://")):
-        fail(f"{url!r} is no URL: give the whole one, such as {HERE}")
+    require_url(url, HERE)
     url = url.rstrip("/")
     try:
         with httpx2.Client(timeout=60, base_url=url) as http:
@@ -252,6 +250,12 @@ def access_to(url: str, token: str) -> Iterator["Remote"]:
             yield Remote(http)
     except (LoginFailed, AccessFailed) as error:
         fail(str(error))
+
+
+def require_url(url: str, example: str) -> None:
+    """End the command if `url` cannot be one."""
+    if not url.startswith(("http://", "https://")):
+        fail(f"{url!r} is no URL: give the whole one, such as {example}")
 
 
 def show_plan(planned: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-import random
+import secrets
 import shutil
 import socket
 import subprocess
@@ -36,7 +36,8 @@ def free_port() -> int:
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = PORTS.start + worker * PORTS_OF_A_WORKER % len(PORTS)
-    for port in random.SystemRandom().sample(range(first, first + PORTS_OF_A_WORKER), PORTS_OF_A_WORKER):
+    for _ in range(PORTS_OF_A_WORKER):
+        port = first + secrets.randbelow(PORTS_OF_A_WORKER)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
@@ -53,16 +54,17 @@ def await_port(port: int) -> None:
         except OSError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.02)
+            time.sleep(0.005)
 
 
 async def eventually(condition: Callable[[], object], within: float = 10.0) -> None:
     """Wait until `condition()` is true; fail when it is not in time."""
-    deadline = time.monotonic() + within
+    deadline, pause = time.monotonic() + within, 0.001
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not so within {within} s")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.01)
 
 
 @dataclass

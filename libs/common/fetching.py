@@ -9,14 +9,20 @@ import asyncio
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
 import httpcore2
 
 TIMEOUT = 5.0  # seconds for everything
-# IPv6 that stands for an IPv4 address, and so for any (RFC 6052, RFC 3056, RFC 4380).
-_TRANSLATED = tuple(map(IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
+# Of IPv6 only this is the open internet (RFC 4291, section 2.4), without what stands for an IPv4 address, and
+# so for any (RFC 3056, RFC 4380), and without examples (RFC 9637).
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_NOT_PUBLIC = tuple(map(ip_network, (
+    "2002::/16", "2001::/32", "3fff::/20",
+    "192.0.0.0/24", "192.88.99.0/24",  # RFC 6890, where one cloud has its metadata; RFC 7526
+    "168.63.129.16/32",  # what every machine in another cloud reaches as its host
+)))  # fmt: skip
 _JSON = {"Accept": "application/json"}
 
 
@@ -94,9 +100,10 @@ def _headers(response: httpcore2.Response) -> dict[str, str]:
 def is_public(address: str) -> bool:
     """Whether `address` is one of the open internet."""
     ip = ip_address(address.partition("%")[0])
-    if isinstance(ip, IPv6Address) and (ip.ipv4_mapped or any(ip in network for network in _TRANSLATED)):
+    if isinstance(ip, IPv6Address) and ip not in _GLOBAL_UNICAST:
         return False
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    special = ip.is_multicast or ip.is_reserved or any(ip in network for network in _NOT_PUBLIC)
+    return ip.is_global and not special
 
 
 class _Guard(httpcore2.AsyncNetworkBackend):

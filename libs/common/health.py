@@ -9,8 +9,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from libs.common.bus import Bus
+from libs.common.control.follower import Follower
+from libs.common.journal import Journal
+
 # Name of a check -> None when well, otherwise what is wrong and what to do.
 Checks = Mapping[str, Callable[[], str | None]]
+
+
+def checks(bus: Bus, follower: Follower, journal: Journal) -> Checks:
+    """What a service needs that changes the control log and records who did it."""
+    return {
+        "bus": lambda: None if bus.connected else "NATS is not connected",
+        "control": lambda: None if follower.complete else "the control log has not been read yet",
+        "journal": journal.problem,
+    }
 
 
 def routes(checks: Checks) -> list[Route]:

@@ -36,6 +36,10 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     query: dict[str, str] = {}
     environment: dict[str, str] = {}
 
+    def __repr__(self) -> str:
+        """Where values go, without them."""
+        return f"Injection({[*self.headers]}, {[*self.query]}, {[*self.environment]})"
+
 
 def credential_context(slug: str, user: str, version: int) -> str:
     """Binds a sealed credential to what it is for."""

@@ -25,6 +25,13 @@ def _origin(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _without_user(value: str) -> str:
+    """The addresses of servers are told in errors, so nothing secret may be in them."""
+    if "@" in value:
+        raise ValueError("must not hold a user or password: they have variables of their own")
+    return value
+
+
 def _networks(value: str) -> str:
     names = [name for part in value.split(",") if (name := part.strip())]
     for name in names:
@@ -45,10 +52,15 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
         "",
-        description="Proxies whose X-Forwarded-For is believed: addresses or networks, separated by commas.",
+        description="Addresses or networks of the proxies in front, separated by commas: their "
+        "`X-Forwarded-For` says who calls, for limits and records.",
     )
-    data_dir: Path = Field(Path("data"), description="Directory for databases, journals and keys.")
-    nats_url: str = Field("nats://127.0.0.1:4222", description="NATS servers, separated by commas.")
+    data_dir: Path = Field(
+        Path("data"), description="Directory for databases, journals and keys; one per process."
+    )
+    nats_url: Annotated[str, AfterValidator(_without_user)] = Field(
+        "nats://127.0.0.1:4222", description="NATS servers, separated by commas."
+    )
     nats_user: str | None = Field(None, description="User of this service at NATS.")
     nats_password: SecretStr | None = Field(None, description="Password of this service at NATS.")
     nats_replicas: int = Field(
@@ -60,8 +72,12 @@ class Settings(BaseSettings):
     lease: float = Field(
         5.0, ge=1, le=60, description="How long a replica may decide on a proof of freshness."
     )
-    log_format: Literal["console", "json"] = "json"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = Field(
+        "json", description="How logs are written to standard error; `lockgate up` writes for the console."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least that is logged; `lockgate up` begins at warnings."
+    )
 
     @property
     def secure_cookies(self) -> bool:

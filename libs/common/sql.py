@@ -26,7 +26,8 @@ def open_database(url: str, migrations: Path) -> Engine:
     with a request."""
     if url.startswith("postgresql://"):
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)
-    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    # Errors are logged, and the values with which they came may be secret.
+    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"), hide_parameters=True)
     event.listen(engine, "handle_error", _refuse_unfit_values)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_pragmas)

@@ -12,7 +12,7 @@ class ActivitySettings(Settings):
 
     activity_clickhouse_url: SecretStr | None = Field(
         None,
-        description="ClickHouse server, as http(s)://user:password@host:port. "
+        description="ClickHouse server, as `https://user:password@host:port`. "
         "Without one an engine in this process (chDB) keeps the data under the data directory.",
     )
     activity_clickhouse_database: str = Field(

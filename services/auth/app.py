@@ -107,7 +107,7 @@ def create_app(settings: AuthSettings) -> FastAPI:
     app.state.journal, app.state.follower, app.state.first_administrator = journal, follower, None
     install_console(app, settings, follower.tables, body_limit=BODY_LIMIT)
     # First, since routes are tried in turn and clients ask these most.
-    app.router.routes.extend([*_protocol_routes(), *health.routes(_checks(bus, follower, journal))])
+    app.router.routes.extend([*_protocol_routes(), *health.routes(health.checks(bus, follower, journal))])
     for part in (sso, signing_in, security, administration):  # before the links to join, of any name
         app.include_router(part.router)
     for part in (login, joining, authorize, device, account, users, user, api):
@@ -210,11 +210,3 @@ def _protocol_routes() -> list[BaseRoute]:
             for path, handle in writes.items()
         ),
     ]
-
-
-def _checks(bus: Bus, follower: Follower, journal: Journal) -> health.Checks:
-    return {
-        "bus": lambda: None if bus.connected else "NATS is not reachable",
-        "control": lambda: None if follower.complete else "the control log has not been read yet",
-        "journal": journal.problem,
-    }

@@ -15,7 +15,9 @@ class AuthSettings(SignInSettings):
     """Durations are in seconds."""
 
     auth_database_url: str | None = Field(
-        None, description="Database of users and grants; SQLite in the data directory unless given."
+        None,
+        repr=False,  # it may hold a password
+        description="Database of users and grants; SQLite in the data directory unless given.",
     )
     auth_admin_email: str = Field(
         "admin@example.com", description="E-mail of the administrator that the first start creates."
@@ -43,7 +45,7 @@ class AuthSettings(SignInSettings):
     auth_client_documents: Literal["on", "off"] = Field(
         "on",
         description="Whether clients may identify themselves by a document at a URL, which is fetched. Where "
-        "nothing outside can be reached, off makes them register instead.",
+        "nothing outside can be reached, `off` makes them register instead.",
     )
     auth_private_client_documents: bool = Field(
         False,

@@ -10,7 +10,7 @@ oauth/         credentials from the upstream's own authorization server
 storing.py     storing what was entered
 bus.py         opens credentials for gateways, sealed to the asker
 rotation.py    goes over to another master key
-leavers.py     deletes the credentials of people who were removed
+departures.py  deletes the credentials of people who were removed
 api.py, mine.py                  JSON under /api/credentials, for administrators and for everybody
 console.py, rotation_console.py  the pages under /credentials
 """

@@ -2,7 +2,7 @@
 
 from asyncio import to_thread
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -36,6 +36,7 @@ from services.credentials.views import (
     LayoutChanged,
     LayoutView,
     RotationView,
+    answers,
 )
 
 router = APIRouter(prefix="/api/credentials", tags=["credentials"])
@@ -93,11 +94,6 @@ class RotationBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     key: str
-
-
-def answers(model: type[BaseModel]) -> dict[str, Any]:
-    """What a route that changes something declares."""
-    return {"response_model": model, "responses": {202: {"model": model}}}
 
 
 @router.get("")

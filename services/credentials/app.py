@@ -20,12 +20,13 @@ from libs.common.web.console import install_console
 from services.credentials import api, console, mine, rotation_console
 from services.credentials.bus import CredentialServer
 from services.credentials.changes import Changes
+from services.credentials.departures import departures
 from services.credentials.dependencies import Parts
-from services.credentials.leavers import Leavers
 from services.credentials.masterkey.load import load
 from services.credentials.oauth import api as oauth_api
 from services.credentials.oauth import console as oauth_console
 from services.credentials.oauth import parts as oauth_parts
+from services.credentials.oauth import provider_console
 from services.credentials.rotation import Rotation
 from services.credentials.settings import CredentialsSettings
 from services.credentials.store import KINDS, CredentialStore
@@ -57,12 +58,12 @@ def create_app(settings: CredentialsSettings) -> FastAPI:
         settings, store, bus, follower=follower, owner=owner, journal=journal, changes=changes
     )
     server = CredentialServer(bus, follower, store, journal, oauth.refreshing)
-    leavers = Leavers(follower, store.accounts, changes)
+    leaving = departures(bus, store.accounts, changes, follower)
     rotation = Rotation(bus, store.master_keys, vault.key_ids, journal)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with running(bus, follower, owner, journal, shipper, *oauth.parts, server, rotation, leavers):
+        async with running(bus, follower, owner, journal, shipper, *oauth.parts, server, rotation, leaving):
             yield
         engine.dispose()
 
@@ -79,16 +80,10 @@ def create_app(settings: CredentialsSettings) -> FastAPI:
     install_console(app, settings, follower.tables)
     app.include_router(oauth_api.router)
     app.include_router(oauth_console.router)
+    app.include_router(provider_console.router)
     app.include_router(api.router)
     app.include_router(mine.router)
     app.include_router(console.router)
     app.include_router(rotation_console.router)
-    app.router.routes.extend(
-        health.routes(
-            {
-                "bus": lambda: None if bus.connected else f"NATS at {settings.nats_url} is not connected",
-                "control": lambda: None if follower.complete else "the control log has not been read yet",
-            }
-        )
-    )
+    app.router.routes.extend(health.routes(health.checks(bus, follower, journal)))
     return app

@@ -42,7 +42,7 @@ ADDRESS_ARRIVES = 1.0
 # Seconds before its end after which a token is not given out any more. Short: each renewal makes gateways ask
 # again, and some providers give tokens for seconds only.
 EXPIRES_SOON = 0.5
-AT_ONCE = 100  # some wait for their provider
+AT_ONCE = 1000  # some wait for their provider; those of other servers must not wait with them
 
 
 class Renewer(Protocol):
@@ -97,11 +97,7 @@ class CredentialServer:
         """What the chosen account adds. Blocks."""
         account, secret = self._store.accounts.open_chosen(owner)
         found = self._store.providers.open(owner.slug)
-        values = (
-            decode_values(secret)
-            if account.kind == "api_key"
-            else {"access_token": Connection.decode(secret).access_token}
-        )
+        values = decode_values(secret) if account.kind == "api_key" else Connection.decode(secret).values
         try:
             return account, layout_of(found[0] if found else None, account.kind).render(values)
         except BadRequest as error:

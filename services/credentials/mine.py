@@ -9,13 +9,12 @@ from starlette.responses import JSONResponse, Response
 
 from libs.common.control.entries import ORGANIZATION
 from libs.common.web.session import Member
-from services.credentials.api import answers
 from services.credentials.dependencies import Work
 from services.credentials.domain import Owner
 from services.credentials.layout import layout_of
 from services.credentials.standing import standings, usable_servers
 from services.credentials.storing import require_account, require_usable, store_values
-from services.credentials.views import AccountChanged, Deleted, ServerList, ServerView
+from services.credentials.views import AccountChanged, Deleted, ServerList, ServerView, answers
 
 router = APIRouter(prefix="/api/credentials/mine", tags=["credentials"])
 

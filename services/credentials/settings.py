@@ -22,12 +22,14 @@ class CredentialsSettings(Settings):
     """What credentials needs to know beside the common settings."""
 
     credentials_database_url: str | None = Field(
-        None, description="SQLAlchemy URL of the vault's database; SQLite in the data directory by default."
+        None,
+        repr=False,  # it may hold a password
+        description="SQLAlchemy URL of the vault's database; SQLite in the data directory by default.",
     )
     credentials_master_key: Annotated[SecretStr | None, AfterValidator(_master_key)] = Field(
         None,
         description="The master key of the vault: 32 random bytes in Base64, or where it is in a KMS: "
-        "vault:<mount>/<key> (HashiCorp Vault, transit) or aws:<key> (AWS KMS).",
+        "`vault:<mount>/<key>` (HashiCorp Vault, transit) or `aws:<key>` (AWS KMS).",
     )
     credentials_master_key_file: Path | None = Field(
         None, description="A file that holds the master key, instead of giving it directly."
@@ -35,13 +37,14 @@ class CredentialsSettings(Settings):
     credentials_more_keys: SecretStr | None = Field(
         None,
         description="Further master keys, separated by commas, while records go over from one to another: "
-        "given as the master key itself, or as file:<path>.",
+        "given as the master key itself, or as `file:<path>`.",
     )
     credentials_vault_token_file: Path | None = Field(
         None, description="A file with the token for HashiCorp Vault, as its agent keeps it up to date."
     )
     credentials_create_master_key: bool = Field(
-        False, description="Keep a master key in the data directory, made at the first start."
+        False,
+        description="Keep a master key in the data directory, made at the first start; `lockgate up` does.",
     )
 
     credentials_private_providers: bool = Field(

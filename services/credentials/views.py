@@ -1,7 +1,7 @@
 """What the API tells: everything but secrets."""
 
 from datetime import UTC, datetime
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel
 
@@ -133,6 +133,11 @@ class RotationView(BaseModel):
             complete=state.complete,
             known=known,
         )
+
+
+def answers(model: type[BaseModel]) -> dict[str, Any]:
+    """What OpenAPI says about a change that answers with `model`."""
+    return {"response_model": model, "responses": {202: {"model": model}}}
 
 
 def moment(unix: float) -> str | None:

@@ -17,8 +17,8 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 import msgspec
 
-from libs.common.decision.subjects import Subject, Unnamed, subjects_of
-from services.gateway.protocol import META_VERSION
+from libs.common.decision.subjects import WITH_ARGUMENTS, Subject, Unnamed, subjects_of
+from services.gateway.protocol import INVALID_PARAMS, INVALID_REQUEST, META_VERSION, PARSE_ERROR
 
 LONGEST_METHOD = 128  # characters
 DEEPEST = 128  # objects and arrays within each other; other parsers have a limit too, and a smaller stack
@@ -86,25 +86,25 @@ def parse(body: bytes) -> Envelope:
     try:
         message = _message(body)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Malformed("invalid_request", -32600, f"not a JSON-RPC message: {error}") from error
+        raise Malformed("invalid_request", INVALID_REQUEST, f"not a JSON-RPC message: {error}") from error
     if message.jsonrpc != "2.0":
-        raise Malformed("invalid_request", -32600, 'the member "jsonrpc" must be "2.0"')
+        raise Malformed("invalid_request", INVALID_REQUEST, 'the member "jsonrpc" must be "2.0"')
     id = bytes(message.id)
     if id:
         _check_id(id)
     if message.method is None:
         return _response(message, id)
     if not isinstance(message.method, str) or not 0 < len(message.method) <= LONGEST_METHOD:
-        raise Malformed("invalid_request", -32600, '"method" must be a short string', id or b"null")
+        raise Malformed("invalid_request", INVALID_REQUEST, '"method" must be a short string', id or b"null")
     if message.result or message.error:
-        raise Malformed("invalid_request", -32600, "both a request and a response", id or b"null")
+        raise Malformed("invalid_request", INVALID_REQUEST, "both a request and a response", id or b"null")
     return _call(message.method, id, bytes(message.params), decoded.get("params", {}))
 
 
 def _response(message: _Message, id: bytes) -> Envelope:
     """The client's answer to a request of the server (revisions before 2026-07-28)."""
     if not id or bool(message.result) == bool(message.error):
-        raise Malformed("invalid_request", -32600, "neither a request nor a response", id or b"null")
+        raise Malformed("invalid_request", INVALID_REQUEST, "neither a request nor a response", id or b"null")
     return Envelope("response", id, "", bytes(message.result or message.error))
 
 
@@ -113,17 +113,18 @@ def _call(method: str, id: bytes, raw: bytes, params: object) -> Envelope:
     kind: Kind = "request" if id else "notification"
     id = id or b"null"
     if not isinstance(params, dict):
-        raise Malformed("invalid_params", -32602, 'the member "params" must be an object', id)
+        raise Malformed("invalid_params", INVALID_PARAMS, 'the member "params" must be an object', id)
     try:
         subjects = subjects_of(method, params)
     except Unnamed as error:
-        raise Malformed("invalid_params", -32602, str(error), id) from None
+        raise Malformed("invalid_params", INVALID_PARAMS, str(error), id) from None
     meta = params.get("_meta")
     version = meta.get(META_VERSION, _ABSENT) if isinstance(meta, dict) else _ABSENT
     task = params.get("taskId") if method.startswith("tasks/") else ""
-    given = params.get("arguments")
-    arguments = given if isinstance(given, dict) else {}
     modern = version is not _ABSENT
+    arguments = (params.get("arguments") or {}) if method in WITH_ARGUMENTS else {}
+    if not isinstance(arguments, dict):  # an upstream may decode them all the same, and rules would see none
+        raise Malformed("invalid_params", INVALID_PARAMS, '"arguments" in the params must be an object', id)
     return Envelope(kind, id, method, raw, subjects, modern, _text(version), _text(task), arguments)
 
 
@@ -138,7 +139,9 @@ def _check_id(id: bytes) -> None:
     try:
         _id(id)
     except msgspec.DecodeError:
-        raise Malformed("invalid_request", -32600, 'the member "id" must be a string or an integer') from None
+        raise Malformed(
+            "invalid_request", INVALID_REQUEST, 'the member "id" must be a string or an integer'
+        ) from None
 
 
 # -- strictness ------------------------------------------------------------------------------------
@@ -151,14 +154,14 @@ def _strict(body: bytes) -> dict[str, object]:
         decoded = _STRICT.decode(body.decode())
     except _Duplicate as error:
         raise Malformed(
-            "duplicate_key", -32600, f"the key {error.args[0][:60]!r} stands twice in an object"
+            "duplicate_key", INVALID_REQUEST, f"the key {error.args[0][:60]!r} stands twice in an object"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise Malformed("malformed_json", -32700, f"not JSON: {error}") from None
+        raise Malformed("malformed_json", PARSE_ERROR, f"not JSON: {error}") from None
     if isinstance(decoded, list):
-        raise Malformed("batch", -32600, "batches are not part of MCP: send one message at a time")
+        raise Malformed("batch", INVALID_REQUEST, "batches are not part of MCP: send one message at a time")
     if not isinstance(decoded, dict):
-        raise Malformed("invalid_request", -32600, "a message is a JSON object")
+        raise Malformed("invalid_request", INVALID_REQUEST, "a message is a JSON object")
     _check_case(decoded, _KEYS)
     return decoded
 
@@ -174,7 +177,9 @@ def _check_depth(body: bytes) -> None:
         return
     brackets = _STRING.sub(b"", body).translate(None, _NO_BRACKETS)
     if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > DEEPEST:
-        raise Malformed("too_deep", -32600, f"objects and arrays are nested more than {DEEPEST} deep")
+        raise Malformed(
+            "too_deep", INVALID_REQUEST, f"objects and arrays are nested more than {DEEPEST} deep"
+        )
 
 
 # Some decoders (Go's) ignore the case of keys. Of the keys on which a decision rests, and in the objects
@@ -206,7 +211,7 @@ def _check_case(members: dict[str, object], keys: _Keys) -> None:
         known = keys.get(key.casefold(), key)
         name, inner = known if isinstance(known, tuple) else (known, None)
         if key != name:
-            raise Malformed("ambiguous_key", -32600, f"the key {key!r} is {name!r} in another case")
+            raise Malformed("ambiguous_key", INVALID_REQUEST, f"the key {key!r} is {name!r} in another case")
         if inner is not None and isinstance(value, dict):
             _check_case(value, inner)
 

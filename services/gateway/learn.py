@@ -108,7 +108,7 @@ class _Lists(NamedTuple):
 
 async def _list(endpoint: Endpoint, method: str, capabilities: set[str]) -> _Lists:
     """All pages of a list; nothing of what the server does not have. Raises `UpstreamFailed`."""
-    member, named_by = LISTS[method]
+    listed = LISTS[method]
     found = _Lists([], [])
     if method.partition("/")[0] not in capabilities:
         return found
@@ -120,8 +120,8 @@ async def _list(endpoint: Endpoint, method: str, capabilities: set[str]) -> _Lis
                 return found
             raise UpstreamFailed("upstream_bad_answer", _complaint(method, answer.error))
         result = messages.members(answer.result)
-        page = bytes(result.get(member, b"[]"))
-        found.offered.extend(_offered(page, named_by))
+        page = bytes(result.get(listed.member, b"[]"))
+        found.offered.extend(_offered(page, listed.named_by))
         found.pages.append(page)
         if len(found.offered) > MOST or sum(len(each.name) for each in found.offered) > ANSWER:
             break

@@ -7,12 +7,11 @@ order of members arrive as the upstream wrote them.
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
 from libs.common.decision.ladder import MayUse
-from libs.common.decision.subjects import Kind
 from services.gateway.decoding import decode, refuse_twice
 from services.gateway.envelope import Envelope
 from services.gateway.pins.shown import Shown, shown
@@ -29,18 +28,7 @@ _ZERO = msgspec.Raw(b"0")
 MAX_TTL_MS = 5_000
 
 
-class _List(NamedTuple):
-    kind: Kind
-    named_by: str
-
-
-# The member of a result that is a list -> what its entries are, and the member of an entry that names it.
-_LISTS = {
-    "tools": _List("tool", "name"),
-    "prompts": _List("prompt", "name"),
-    "resources": _List("resource", "uri"),
-    "resourceTemplates": _List("resource", "uriTemplate"),
-}
+_LISTS = {listed.member: listed for listed in LISTS.values()}  # by the member of a result that is the list
 _RESULT, _KEYS = frozenset({"result"}), frozenset(_LISTS)
 _NAMES = {each.named_by: frozenset({each.named_by}) for each in _LISTS.values()}
 # To read a list takes up to a microsecond for each of its parts, in which nobody else is served.
@@ -148,15 +136,15 @@ def _filtered(message: bytes, may_use: MayUse, showed: Showed | None, modern: bo
 
 def _kept(key: str, raw: msgspec.Raw, decoded: Any, may_use: MayUse, showed: Showed | None) -> msgspec.Raw:
     """The list `raw` without what the caller may not use; itself if that is all of it."""
-    kind, named_by = _LISTS[key]
+    listed = _LISTS[key]
     if not isinstance(decoded, list):
         raise Unfilterable(f'"{key}" is not a list')
-    names, entries = [_name(entry, named_by) for entry in decoded], _array(raw)
-    hidden = showed(shown(entries, decoded)) if showed and kind == "tool" else ()
+    names, entries = [_name(entry, listed.named_by) for entry in decoded], _array(raw)
+    hidden = showed(shown(entries, decoded)) if showed and listed.kind == "tool" else ()
     kept = [
         entry
         for entry, name in zip(entries, names, strict=True)
-        if name not in hidden and may_use(kind, name)
+        if name not in hidden and may_use(listed.kind, name)
     ]
     return raw if len(kept) == len(entries) else msgspec.Raw(_encode(kept))
 

@@ -24,7 +24,14 @@ from services.gateway.refusals import Refusal
 from services.gateway.running import Flight, TooMany
 from services.gateway.sessions import fingerprint
 from services.gateway.ticket import Caller, Refused, Shared, Ticket
-from services.gateway.upstream import Response, Target, UpstreamExchange, request_head, target_of
+from services.gateway.upstream import (
+    Response,
+    Target,
+    UpstreamExchange,
+    request_head,
+    target_of,
+    with_query,
+)
 
 METHODS = {"POST", "GET", "DELETE"}
 PIECE_WITHIN = 30.0  # seconds for the next piece of a body
@@ -166,7 +173,7 @@ class Passage:
                 await ticket.admit(decision)
                 watch.begin(self._receive)
                 try:
-                    await self._exchange(flight, decision, target, session, credential)
+                    await self._exchange_or_renew(flight, decision, target, session, credential)
                 except UpstreamFailed as error:
                     await self._failed(error, decision, flight)
         finally:
@@ -181,6 +188,21 @@ class Passage:
             raise self._ticket.refused("session_foreign", detail, decision)
         return session
 
+    async def _exchange_or_renew(
+        self, flight: Flight, decision: Decision, target: Target, session: bytes, credential: Opened
+    ) -> None:
+        """Once more with a new credential where the upstream refuses the present one: a 401 says that the
+        request did not run."""
+        try:
+            await self._exchange(flight, decision, target, session, credential)
+        except UpstreamFailed as error:
+            renewed = await self._ticket.renewed(error, decision, credential)
+            if renewed is None:
+                raise
+            assert isinstance(flight.carrier, UpstreamExchange)
+            flight.carrier.release()
+            await self._exchange(flight, decision, target, session, renewed)
+
     async def _exchange(
         self, flight: Flight, decision: Decision, target: Target, session: bytes, credential: Opened
     ) -> None:
@@ -189,7 +211,12 @@ class Passage:
         has_body = self._method == "POST"
         passed = headers.upstream(self._given, credential.headers, session, has_body=has_body)
         response = await flight.carrier.run(
-            request_head(self._method.encode(), target, passed, len(self._body) if has_body else None),
+            request_head(
+                self._method.encode(),
+                with_query(target, credential.query),
+                passed,
+                len(self._body) if has_body else None,
+            ),
             self._body,
             server.connect_timeout,
             server.response_timeout,

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from libs.common.decision.subjects import Kind
+
 # Revisions sort as text.
 MODERN = "2026-07-28"
 LEGACY = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -20,6 +22,7 @@ LOCKGATE = {"name": "lockgate", "version": "1"}
 OWN_META: dict[str, Any] = {META_VERSION: MODERN, META_CAPABILITIES: {}, META_INFO: LOCKGATE}
 
 # JSON-RPC 2.0, section 5.1; 2026-07-28, basic/index "Error Codes".
+PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
@@ -46,15 +49,16 @@ TOOLS_CHANGED = LIST_CHANGES["toolsListChanged"].encode()
 
 
 class Listed(NamedTuple):
-    """The member of a result that holds a list, and the one of an entry that names it."""
+    """The member of a result that holds a list, the one of an entry that names it, and what entries are."""
 
     member: str
     named_by: str
+    kind: Kind
 
 
 LISTS = {
-    "tools/list": Listed("tools", "name"),
-    "prompts/list": Listed("prompts", "name"),
-    "resources/list": Listed("resources", "uri"),
-    "resources/templates/list": Listed("resourceTemplates", "uriTemplate"),
+    "tools/list": Listed("tools", "name", "tool"),
+    "prompts/list": Listed("prompts", "name", "prompt"),
+    "resources/list": Listed("resources", "uri", "resource"),
+    "resources/templates/list": Listed("resourceTemplates", "uriTemplate", "resource"),
 }

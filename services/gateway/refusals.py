@@ -32,6 +32,7 @@ class Refusal:
     revision: int = 0
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     retry_after: int | None = None  # seconds, where that is known
+    url: str = ""  # where the caller can do something about it
 
 
 def body(refusal: Refusal, id: bytes) -> bytes:
@@ -41,6 +42,8 @@ def body(refusal: Refusal, id: bytes) -> bytes:
         data["rule"] = refusal.rule
     if refusal.retry_after is not None:  # some lanes have no headers of an answer
         data["retryAfter"] = refusal.retry_after
+    if refusal.url:
+        data["url"] = refusal.url
     error = {"code": refusal.code, "message": refusal.message, "data": data | {"revision": refusal.revision}}
     return msgspec.json.encode({"jsonrpc": "2.0", "id": msgspec.Raw(id), "error": error})
 
@@ -84,6 +87,8 @@ _BY_REASON = {
     "cancelled": (502, UPSTREAM_FAILED),  # the session ended, while something of it was on its way
 }
 _RETRY_LATER = {429, 503}
+# What ends when somebody connects a credential.
+_CONNECTABLE = {"credential_missing", "credential_attention", "upstream_unauthorized"}
 
 
 def needs_no_body(reason: str) -> bool:
@@ -100,8 +105,10 @@ def refusal(
     revision: int = 0,
     answered: bool = True,
     retry_after: int | None = None,
+    origin: str = "",
 ) -> Refusal:
-    """The refusal for `reason`. `answered`: the message is a request, so an answer can carry the error."""
+    """The refusal for `reason`. `answered`: the message is a request, so an answer can carry the error.
+    `origin` is the public one, under which people find the pages."""
     status, code = _BY_REASON[reason]
     hidden = reason in {"server_unknown", "server_not_allowed"}
     if hidden:  # the same answer for both, byte for byte
@@ -109,10 +116,13 @@ def refusal(
         reason, rule, revision = "server_unknown", "", 0
     else:
         message = f"Lockgate: {server}: {detail}"
+    url = f"{origin}/credentials/servers/{server}" if reason in _CONNECTABLE else ""
+    if url:
+        message += f". Connect it at {url}"
     if status == 200 and not answered:
         status = 403
     retry = [(b"retry-after", b"%d" % (retry_after or 1))] if status in _RETRY_LATER else []
-    return Refusal(status, code, message, reason, rule, revision, retry, retry_after)
+    return Refusal(status, code, message, reason, rule, revision, retry, retry_after, url)
 
 
 async def answer(send: Send, refusal: Refusal, id: bytes) -> None:

@@ -34,7 +34,8 @@ class GatewaySettings(Settings):
     """Durations in seconds, sizes in bytes."""
 
     gateway_session_key: Annotated[SecretStr, AfterValidator(_key)] = Field(
-        description="Binds session ids to their caller: 32 random bytes in base64, the same on every replica."
+        description="Binds session ids to their caller: 32 random bytes in base64, the same for all; "
+        "`openssl rand -base64 32` makes one; `lockgate up` keeps its own."
     )
     gateway_body_limit: int = Field(
         4 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="Largest request body that is accepted."
@@ -58,7 +59,7 @@ class GatewaySettings(Settings):
         64, ge=1, description="Sessions that one person may have open at a replica in the bridged lane."
     )
     gateway_session_idle: float = Field(
-        1800.0, gt=0, description="Seconds after which a session that nobody uses is ended."
+        1800.0, gt=0, description="Seconds after which such a session ends if nobody uses it."
     )
     gateway_aggregate_deadline: float = Field(
         5.0, gt=0, description="Seconds that a server has for its part of a list at /mcp."
@@ -76,7 +77,8 @@ class GatewaySettings(Settings):
         None, description="Certificate authorities of upstreams, in PEM, beside those of the system."
     )
     gateway_stdio: Literal["off", "on"] = Field(
-        "off", description="Whether this gateway runs the commands of stdio servers, as its own user."
+        "off",
+        description="Whether it runs the commands of stdio servers, as its own user; `lockgate up` does.",
     )
     gateway_stdio_processes: int = Field(
         50, ge=1, description="Processes of stdio servers that may run at a replica."
@@ -104,7 +106,7 @@ class GatewaySettings(Settings):
         0, ge=0, description="Processes and threads that its operating system's user may have, 0 for any."
     )
     on_stale: Literal["refuse", "serve"] = Field(
-        "refuse", description="What a replica does that cannot prove that its rules are up to date."
+        "refuse", description="What a replica does with calls while it cannot prove that it is up to date."
     )
 
     @property

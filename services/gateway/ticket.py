@@ -169,6 +169,7 @@ class Ticket:
     ) -> Refusal:
         answered = self.envelope is not None and self.envelope.kind == "request"
         rule, revision = decision.rule, decision.revision
+        keyed = decision.server is not None and decision.server.auth != "none"
         return refusals.refusal(
             reason,
             self._server,
@@ -177,6 +178,7 @@ class Ticket:
             revision=revision,
             answered=answered,
             retry_after=retry_after,
+            origin=self._shared.settings.public_url if keyed else "",
         )
 
     # -- on its way -------------------------------------------------------------------------------
@@ -217,6 +219,12 @@ class Ticket:
         except Unavailable as error:
             raise self.refused("credential_unavailable", error.detail, decision) from error
 
+    async def renewed(self, error: UpstreamFailed, decision: Decision, credential: Opened) -> Opened | None:
+        """The credential with which to try again after `error`; None where that is no use."""
+        if error.reason != "upstream_unauthorized" or not decision.credential:
+            return None
+        return await self._shared.wallet.renew(decision.credential, credential)
+
     async def admit(self, decision: Decision) -> None:
         """Over quota, no call; no record, no call. Raises `Refused`."""
         counted = await self._count(decision)
@@ -241,7 +249,8 @@ class Ticket:
         if not decision.server or self.envelope is None or self.envelope.method != "tools/call":
             return []
         user, group = self.record.user, self.record.group
-        return [Use(user, group, decision.server.slug, tool.name) for tool in self.envelope.subjects]
+        use = self._shared.quotas.use
+        return [use(user, group, decision.server.slug, tool.name) for tool in self.envelope.subjects]
 
     def shown(self, message: bytes) -> bytes:
         """`message` without what the caller's group, as it is now, may not use, and for nobody else's cache.

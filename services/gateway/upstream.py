@@ -5,10 +5,10 @@ response before its end closes the connection, which is how a cancelled call rea
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_plus, urlsplit
 
 from services.gateway.connection import Connection, Header, UpstreamFailed
 from services.gateway.dialing import Origin
@@ -39,6 +39,18 @@ def target_of(url: str) -> Target:
     host = parts.netloc.rpartition("@")[2]
     origin = Origin(parts.scheme, parts.hostname, port)
     return Target(origin, host.encode("ascii" if host.isascii() else "idna"), path.encode())
+
+
+def with_query(target: Target, credential: Mapping[str, str]) -> Target:
+    """`target` with the parameters of a credential in its query, in the place of others of these names."""
+    if not credential:
+        return target
+    path, _, query = target.path.decode().partition("?")
+    kept = [
+        pair for pair in query.split("&") if pair and unquote_plus(pair.partition("=")[0]) not in credential
+    ]
+    added = [f"{quote(name, '')}={quote(value, '')}" for name, value in credential.items()]
+    return target._replace(path=f"{path}?{'&'.join([*kept, *added])}".encode())
 
 
 class Response:

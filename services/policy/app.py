@@ -17,12 +17,12 @@ from libs.common.lifecycle import running
 from libs.common.shipper import Shipper
 from libs.common.sql import open_database
 from libs.common.web.console import install_console
-from services.policy import api
+from services.policy import api, console
 from services.policy.assignment import Assignment
 from services.policy.changes import Changes
-from services.policy.console import groups, servers
+from services.policy.confirmation import Confirmation
 from services.policy.demo import DemoFeatures
-from services.policy.departures import Departures
+from services.policy.departures import departures
 from services.policy.dependencies import Parts
 from services.policy.explain import Explainer
 from services.policy.relearning import Relearning
@@ -33,6 +33,8 @@ from services.policy.timer import Timer
 from services.policy.upstream import Upstreams
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+# Bytes. An organization of a hundred thousand people names them all in its access document.
+LARGER = dict.fromkeys(("/api/policy/access", "/api/policy/access/plan"), 8 * 1024 * 1024)
 
 
 def create_app(settings: PolicySettings) -> FastAPI:
@@ -54,11 +56,11 @@ def create_app(settings: PolicySettings) -> FastAPI:
     assignment = Assignment(bus, store, changes)
     demo = DemoFeatures(store, upstreams, changes, wanted=ask_demo)
     relearning = Relearning(bus, store, upstreams, changes, every=settings.policy_relearn_every)
-    timer, departures = Timer(store, changes, follower), Departures(bus, store, changes, follower)
+    timer, leaving = Timer(store, changes, follower), departures(bus, store, changes, follower)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        parts = (bus, follower, owner, journal, shipper, assignment, demo, timer, departures, relearning)
+        parts = (bus, follower, owner, journal, shipper, assignment, demo, timer, leaving, relearning)
         async with running(*parts):
             yield
         engine.dispose()
@@ -72,16 +74,10 @@ def create_app(settings: PolicySettings) -> FastAPI:
     )
     app.state.journal, app.state.follower = journal, follower
     explainer, replays = Explainer(bus, follower), Replays(bus, follower)
-    app.state.parts = Parts(settings, store, changes, upstreams, explainer, replays, journal)
-    install_console(app, settings, follower.tables)
-    for routes in (api.router, servers.router, groups.router):
-        app.include_router(routes)
-    app.router.routes.extend(
-        health.routes(
-            {
-                "bus": lambda: None if bus.connected else f"NATS at {settings.nats_url} is not connected",
-                "control": lambda: None if follower.complete else "the control log has not been read yet",
-            }
-        )
-    )
+    confirmation = Confirmation(bus, owner, follower)
+    app.state.parts = Parts(settings, store, changes, confirmation, upstreams, explainer, replays, journal)
+    install_console(app, settings, follower.tables, larger=LARGER)
+    app.include_router(api.router)
+    app.include_router(console.router)
+    app.router.routes.extend(health.routes(health.checks(bus, follower, journal)))
     return app

@@ -14,6 +14,8 @@ from services.policy.domain import Change, Recorded
 
 T = TypeVar("T", bound=Recorded)
 
+POLICY = User(version=0, id="policy", email="")  # who the record names where nobody pressed a button
+
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[T]):

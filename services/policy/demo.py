@@ -6,10 +6,9 @@ from functools import partial
 import structlog
 
 from libs.common.clock import elapsed
-from libs.common.control.entries import User
 from libs.common.errors import LockgateError
 from libs.common.lifecycle import cancel
-from services.policy.changes import Changes
+from services.policy.changes import POLICY, Changes
 from services.policy.domain import Precondition, Server
 from services.policy.store import DEMO, PolicyStore
 from services.policy.upstream import FeaturesUnknown, Upstreams
@@ -18,9 +17,6 @@ log = structlog.get_logger(__name__)
 
 RETRY_AFTER = 1.0  # seconds
 PATIENCE = 300.0  # seconds; the gateway that has to ask it starts after policy, on slow machines long after
-
-# Who the record names: nobody pressed a button.
-_POLICY = User(version=0, id="policy", email="")
 
 
 class DemoFeatures:
@@ -58,4 +54,4 @@ class DemoFeatures:
         server: Server = await asyncio.to_thread(self._store.servers.get, DEMO)
         offer = await self._upstreams.offer(server)
         write = partial(self._store.servers.set_features, DEMO, *offer, Precondition(version=server.version))
-        await self._changes.make(_POLICY, "features_learned", write)
+        await self._changes.make(POLICY, "features_learned", write)

@@ -11,6 +11,7 @@ from libs.common.control.tables import Tables
 from libs.common.errors import BadRequest
 from libs.common.journal import Journal
 from services.policy.changes import Changes
+from services.policy.confirmation import Confirmation
 from services.policy.domain import Precondition, UnknownUser
 from services.policy.explain import Explainer
 from services.policy.replay import Replays
@@ -28,6 +29,7 @@ class Parts:
     settings: PolicySettings
     store: PolicyStore
     changes: Changes
+    confirmation: Confirmation
     upstreams: Upstreams
     explainer: Explainer
     replays: Replays

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias, get_args
 
 from libs.common.control.entries import Access, ServerAccess
 from libs.common.errors import BadRequest
+from services.policy.names import check_slug
 
 Kind: TypeAlias = Literal["tools", "prompts", "resources"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -51,6 +52,15 @@ class Features:
 def can_name(kind: Kind, name: str) -> bool:
     """Whether something of that `kind` can be called `name`."""
     return 0 < len(name) <= NAME_LENGTH[kind] and name.isprintable()
+
+
+def check_tool(path: str) -> str:
+    """`path` if it names a tool and its server: `<slug>/<tool>`. Raises `BadRequest`."""
+    slug, slash, tool = path.partition("/")
+    if not slash or not can_name("tools", tool):
+        raise BadRequest("a tool is named by its server's slug and its name, such as wiki/search")
+    check_slug(slug)
+    return path
 
 
 def check_names(kind: Kind, names: Collection[str]) -> list[str]:

@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+import msgspec
+
 from libs.common.control.entries import Held
 from libs.common.decision.pins import digest, is_nameable
 from libs.common.decision.subjects import LONGEST
@@ -19,7 +21,7 @@ from services.policy.definition import Definition
 
 MOST = 2000  # of one server
 # The server's entry names each tool once or twice, and has to fit into one message of the bus.
-NAMES = 250_000  # bytes of the names of one server's tools
+NAMES = 250_000  # bytes of the names of one server's tools, as JSON has them
 
 State: TypeAlias = Literal["approved", "unseen", "changed", "new"]
 
@@ -146,8 +148,8 @@ class _Names:
         """Whether a pin of that name can be kept."""
         if name in self._names:
             return True
-        room = self._room - len(name.encode())
-        if not is_nameable(name) or room < 0 or len(self._names) >= MOST:
+        room = self._room - _size([name]) if is_nameable(name) else -1
+        if room < 0 or len(self._names) >= MOST:
             return False
         self._room = room
         self._names.add(name)
@@ -156,4 +158,4 @@ class _Names:
 
 
 def _size(names: Collection[str]) -> int:
-    return sum(len(name.encode()) for name in names)
+    return sum(len(msgspec.json.encode(name)) for name in names)

@@ -9,12 +9,11 @@ from functools import partial
 import structlog
 
 from libs.common.bus import Bus
-from libs.common.control.entries import User
 from libs.common.definitions import unpack
 from libs.common.errors import BadRequest, LockgateError
 from libs.common.lifecycle import Tasks
 from libs.common.requests import REPORT_TOOLS, ReportTools, ToolsReported
-from services.policy.changes import Changes
+from services.policy.changes import POLICY, Changes
 from services.policy.domain import Server
 from services.policy.pins import Sight
 from services.policy.sights import after
@@ -26,9 +25,6 @@ log = structlog.get_logger(__name__)
 AT_ONCE = 4  # servers
 REST = 10.0  # seconds after which a server may be asked again
 PAGE = 200
-
-# Who the record names: nobody pressed a button.
-_POLICY = User(version=0, id="policy", email="")
 
 
 def _is_worth_it(server: Server) -> bool:
@@ -126,6 +122,6 @@ class Relearning:
             return server
         held = any(pin.held for pin in changed.values())
         write = partial(self._store.servers.set_features, server.slug, None, sight)
-        done = await self._changes.make(_POLICY, "tools_quarantined" if held else "tools_pinned", write)
+        done = await self._changes.make(POLICY, "tools_quarantined" if held else "tools_pinned", write)
         assert done.after
         return done.after

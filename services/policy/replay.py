@@ -20,7 +20,7 @@ from libs.common.control.follower import Follower
 from libs.common.control.tables import Tables
 from libs.common.decision import ladder, rules
 from libs.common.decision.ladder import Call, Climb, Refusal
-from libs.common.decision.subjects import Subject, Unnamed, subjects_of
+from libs.common.decision.subjects import WITH_ARGUMENTS, Subject, Unnamed, subjects_of
 from libs.common.errors import Unavailable
 from libs.common.requests import RECORDED_CALLS, AskRecordedCalls, RecordedCall, RecordedCalls
 from libs.common.tokens import Claims
@@ -147,6 +147,7 @@ class Replays:
             room = most - outcome.looked_at
             for call in page.calls[:room]:
                 _decide_again(outcome, call, present, proposed)
+                await asyncio.sleep(0)  # callers chose the arguments: switches must not wait for all of them
             outcome.complete = not page.next and len(page.calls) <= room
             if outcome.complete or outcome.looked_at >= most:
                 return outcome
@@ -194,7 +195,7 @@ def _call_of(record: RecordedCall) -> Call:
         known = record.method == "tools/call"
         return Call(record.server, record.method, (Subject("tool", record.tool),) if known else ())
     params = msgspec.json.decode(record.input or b"{}", type=dict[str, Any])
-    arguments = params.get("arguments")
+    arguments = params.get("arguments") if record.method in WITH_ARGUMENTS else None
     subjects = subjects_of(record.method, params)
     return Call(record.server, record.method, subjects, arguments if isinstance(arguments, dict) else {})
 

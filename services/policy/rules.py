@@ -13,13 +13,14 @@ from msgspec import to_builtins
 from libs.common.control import entries
 from libs.common.decision.conditions import condition
 from libs.common.errors import BadRequest, Conflict, NotFound
-from services.policy.features import can_name
+from services.policy.features import check_names, check_tool
 from services.policy.names import check_id, check_name, check_slug
 
 PRIORITY = 1000  # at most, above and below zero
 MESSAGE_LENGTH = 500
 NAMES = 500  # servers or tools that one of them names
 CALLS = 1_000_000_000
+MOST = 1000  # rules, and quotas: gateways hold all of them against calls
 
 E = TypeVar("E", entries.Rule, entries.Quota)
 
@@ -64,8 +65,7 @@ def check_rule(rule: entries.Rule) -> entries.Rule:
         raise BadRequest(f"a message has at most {MESSAGE_LENGTH} printable characters")
     _check_servers(rule.servers)
     _check_count(rule.tools, "tools")
-    for tool in rule.tools:
-        _check_tool(tool)
+    check_names("tools", rule.tools)
     if rule.condition:
         condition(rule.condition)
     return rule
@@ -82,11 +82,7 @@ def check_quota(quota: entries.Quota) -> entries.Quota:
         raise BadRequest(f"per_minute and per_day are between 0 and {CALLS:,} calls")
     _check_servers(quota.servers)
     if quota.of == "tool" and quota.subject:
-        slug, slash, tool = quota.subject.partition("/")
-        if not slash:
-            raise BadRequest("a tool is named by its server's slug and its name, such as wiki/search")
-        check_slug(slug)
-        _check_tool(tool)
+        check_tool(quota.subject)
     return quota
 
 
@@ -121,8 +117,3 @@ def _check_servers(servers: Collection[str]) -> None:
 def _check_count(names: Collection[str], what: str) -> None:
     if len(names) > NAMES:
         raise BadRequest(f"it names at most {NAMES} {what}; with none it is for all of them")
-
-
-def _check_tool(tool: str) -> None:
-    if not can_name("tools", tool):
-        raise BadRequest(f"{tool[:80]!r} cannot be the name of a tool")

@@ -11,6 +11,7 @@ class PolicySettings(Settings):
 
     policy_database_url: str | None = Field(
         None,
+        repr=False,  # it may hold a password
         description="SQLAlchemy URL of policy's database; SQLite in the data directory by default.",
     )
     policy_demo_url: str | None = Field(

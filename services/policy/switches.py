@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 from libs.common.clock import iso, now
 from libs.common.control.entries import Off, client_key
 from libs.common.errors import BadRequest, Conflict, NotFound
-from services.policy.features import can_name
+from services.policy.features import check_tool
 from services.policy.names import check_group, check_reason, check_slug
 
 Level: TypeAlias = Literal["organization", "server", "tool", "group", "user", "client"]
@@ -60,15 +60,12 @@ def check_subject(level: Level, subject: str) -> str:
     if level == "group":
         return check_group(subject)
     if level == "tool":
-        slug, _, tool = subject.partition("/")
-        check_slug(slug)
-        if not can_name("tools", tool):
-            raise BadRequest("a tool is named by its server's slug and its name, such as wiki/search")
-    elif level == "user" and not USER.fullmatch(subject):
+        return check_tool(subject)
+    if level == "user" and not USER.fullmatch(subject):
         raise BadRequest(f"{subject[:80]!r} is no user's id")
-    elif level == "client" and not (0 < len(subject) <= CLIENT_LENGTH and subject.isprintable()):
+    if level == "client" and not (0 < len(subject) <= CLIENT_LENGTH and subject.isprintable()):
         raise BadRequest(f"a client id has 1 to {CLIENT_LENGTH} printable characters")
-    elif level == "organization" and subject:
+    if level == "organization" and subject:
         raise BadRequest("the organization is one: its switch has no subject")
     return subject
 

@@ -61,7 +61,7 @@ async def balanced(front: Front, tmp_path: Path) -> AsyncIterator[Gate]:
 @pytest.fixture
 async def fleet(nats: Nats, tmp_path: Path) -> AsyncIterator[Fleet]:
     """The five services as processes of their own over a NATS server."""
-    async with started_fleet(nats, tmp_path) as fleet:
+    async with started_fleet(nats.url, tmp_path) as fleet:
         yield fleet
 
 

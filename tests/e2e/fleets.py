@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 
 from services.embedded.dispatcher import owner_of
-from tests.conftest import Nats, free_port
+from tests.conftest import free_port
 from tests.e2e.gates import Gate, sign_in_administrator
 from tests.e2e.processes import Process, environment
 
@@ -53,16 +53,17 @@ NAMES = ("auth", "policy", "credentials", "activity", "gateway")
 
 
 @asynccontextmanager
-async def started_fleet(nats: Nats, directory: Path) -> AsyncIterator[Fleet]:
+async def started_fleet(nats_url: str, directory: Path, **more: object) -> AsyncIterator[Fleet]:
+    """`more` are further settings of all of them."""
     async with AsyncExitStack() as stack:
         origin = "http://lockgate.test"
         key = base64.b64encode(os.urandom(32)).decode()
-        common = {"public_url": origin, "nats_url": nats.url, "data_dir": directory / "data"}
+        common = {"public_url": origin, "nats_url": nats_url, "data_dir": directory / "data"}
         secrets = {"gateway_session_key": key, "credentials_master_key": key}
         services = {}
         for name in NAMES:
             port = free_port()
-            env = environment(**common, **secrets)
+            env = environment(**common | secrets | more)
             url, log = f"http://127.0.0.1:{port}", directory / f"{name}.log"
             services[name] = Process(["serve", name, "--port", str(port)], env, url, log)
             stack.callback(services[name].stop)

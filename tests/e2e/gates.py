@@ -44,7 +44,7 @@ class Gate:
         await self.admin.api("POST", "/api/auth/users", user)
         browser = Browser(self.url, await self.http())
         await browser.sign_in(email, password)
-        return Person(browser, self.transport)
+        return Person(browser, self.transport, email)
 
     async def switch(self, slug: str, *, enabled: bool, reason: str = "") -> Any:
         """Switch a server on or off, as its administrator."""

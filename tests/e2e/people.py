@@ -54,6 +54,11 @@ class Browser:
         location: str = answer.headers["location"]
         return location
 
+    @property
+    def cookies(self) -> list[str]:
+        """The values of its cookies."""
+        return [cookie.value or "" for cookie in self._http.cookies.jar]
+
     def _at(self, path: str) -> str:
         return path if path.startswith("http") else self.origin + path
 
@@ -64,6 +69,7 @@ class Person:
 
     browser: Browser
     transport: httpx2.AsyncBaseTransport | None = None
+    email: str = ""
     tokens: Tokens = field(default_factory=Tokens)
     logins: int = 0  # how often a client sent them to the browser
     oauth: OAuthClientProvider | None = None  # of the client made last

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -210,31 +210,49 @@ async def gate(site: Site, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
         yield gate
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def visits(
+    request: pytest.FixtureRequest, gate: Gate, site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[dict[str, "asyncio.Task[list[str]]"]]:
+    """What the calls of each client find. All visit at once, since each waits for most of the time."""
+
+    def packages() -> npm.Packages:
+        found: npm.Packages = request.getfixturevalue("packages")
+        return found
+
+    async def visit(client: Callable[[Visit], Awaitable[list[str]]], person: Person) -> list[str]:
+        home = tmp_path_factory.mktemp(client.__name__)
+        async with asyncio.timeout(VISIT_WITHIN), desktop(home, person) as screen:
+            return await client(Visit(gate.server("demo"), screen, site, packages))
+
+    with suppress(npm.Unavailable):
+        npm.installed()  # now: it may take longer than a visit
+    people = [await gate.member(client.__name__.replace("_", "-")) for client in CLIENTS]
+    tasks = {
+        client.__name__: asyncio.create_task(visit(client, person))
+        for client, person in zip(CLIENTS, people, strict=True)
+    }
+    yield tasks
+    for task in tasks.values():
+        task.cancel()
+    await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+
 async def events_of(gate: Gate, email: str) -> list[dict[str, Any]]:
     """What `auth_events` says of a person, oldest first."""
     page = await gate.admin.api("GET", "/api/activity/auth-events?limit=200")
     return [event for event in reversed(page["items"]) if event["email"] == email]
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
+@pytest.mark.parametrize("client", [client.__name__ for client in CLIENTS])
 async def test_a_client_signs_in_once_calls_and_refreshes(
-    request: pytest.FixtureRequest,
-    gate: Gate,
-    site: Site,
-    client: Callable[[Visit], Awaitable[list[str]]],
-    tmp_path: Path,
+    gate: Gate, visits: dict[str, "asyncio.Task[list[str]]"], client: str
 ) -> None:
-    def packages() -> npm.Packages:
-        found: npm.Packages = request.getfixturevalue("packages")
-        return found
-
-    person = await gate.member(client.__name__.replace("_", "-"))
-    async with asyncio.timeout(VISIT_WITHIN), desktop(tmp_path, person) as screen:
-        found = await client(Visit(gate.server("demo"), screen, site, packages))
+    found = await visits[client]
     assert len(found) == 2
     assert "3" in found[0]
     assert "2" in found[1]
-    email = f"{client.__name__.replace('_', '-')}@example.com"
+    email = f"{client.replace('_', '-')}@example.com"
     calls = await gate.recorded(2, tool="word_count", user=email)
     assert {call["status"] for call in calls} == {"ok"}
     seen: Counter[str] = Counter()

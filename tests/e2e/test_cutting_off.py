@@ -2,13 +2,18 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
+import pytest_asyncio
 from mcp import MCPError
 
-from tests.e2e.conftest import Gate, Recorder
+from tests.e2e.conftest import Gate, Recorder, started
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -39,14 +44,31 @@ def payload(response: httpx2.Response) -> dict[str, Any]:
     return message
 
 
-async def replicas_of(gate: Gate) -> list[str]:
-    """URLs of the demo server on two replicas: the embedded one and a process beside it."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gate(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gate]:
+    """One for all tests here: each has a person of its own."""
+    async with started(tmp_path_factory.mktemp("gate")) as gate:
+        yield gate
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def urls(gate: Gate) -> list[str]:
+    """Of the demo server on two replicas: the embedded one and a process beside it."""
     beside = await gate.replica("second")
     return [gate.server("demo"), f"{beside.url}/mcp/demo"]
 
 
-async def test_a_server_switched_off_is_refused_on_every_replica_until_it_is_on_again(gate: Gate) -> None:
-    urls, http, mia = await replicas_of(gate), await gate.http(), await gate.member()
+@pytest_asyncio.fixture(loop_scope="module")
+async def on_again(gate: Gate) -> AsyncIterator[None]:
+    """The demo server is switched on after the test."""
+    yield
+    await gate.switch("demo", enabled=True)
+
+
+async def test_a_server_switched_off_is_refused_on_every_replica_until_it_is_on_again(
+    gate: Gate, urls: list[str], on_again: None
+) -> None:
+    http, mia = await gate.http(), await gate.member("mia-waits")
     token = await mia.bearer(urls[0])
     for url in urls:
         assert "result" in payload(await call(http, url, token))
@@ -66,8 +88,8 @@ async def test_a_server_switched_off_is_refused_on_every_replica_until_it_is_on_
         assert "result" in payload(await call(http, url, token))
 
 
-async def test_a_running_call_ends_when_its_server_is_switched_off(gate: Gate) -> None:
-    mia = await gate.member()
+async def test_a_running_call_ends_when_its_server_is_switched_off(gate: Gate, on_again: None) -> None:
+    mia = await gate.member("mia-runs")
     async with mia.client(gate.server("demo")) as client:
         started = asyncio.Event()
 
@@ -81,12 +103,14 @@ async def test_a_running_call_ends_when_its_server_is_switched_off(gate: Gate) -
         async with asyncio.timeout(10):
             (outcome,) = await asyncio.gather(running, return_exceptions=True)
     assert isinstance(outcome, MCPError)
-    (record,) = await gate.recorded(tool="slow")
+    (record,) = await gate.recorded(tool="slow", user=mia.email)
     assert (record["status"], record["reason"]) == ("denied", "server_disabled")
 
 
-async def test_a_grant_that_a_person_disconnects_is_refused_on_every_replica(gate: Gate) -> None:
-    urls, http, mia = await replicas_of(gate), await gate.http(), await gate.member()
+async def test_a_grant_that_a_person_disconnects_is_refused_on_every_replica(
+    gate: Gate, urls: list[str]
+) -> None:
+    http, mia = await gate.http(), await gate.member("mia-disconnects")
     token = await mia.bearer(urls[0])
     (grant,) = (await mia.browser.api("GET", "/api/auth/grants"))["items"]
     answer = await mia.browser.api("DELETE", f"/api/auth/grants/{grant['id']}")
@@ -105,11 +129,11 @@ async def reasons_of_events(gate: Gate) -> set[str]:
     return {event["reason"] for event in events["items"]}
 
 
-async def test_a_person_who_is_deactivated_is_out_everywhere_at_once(gate: Gate) -> None:
-    urls, http, mia = await replicas_of(gate), await gate.http(), await gate.member()
+async def test_a_person_who_is_deactivated_is_out_everywhere_at_once(gate: Gate, urls: list[str]) -> None:
+    http, mia = await gate.http(), await gate.member("mia-leaves")
     token = await mia.bearer(urls[0])
     users = (await gate.admin.api("GET", "/api/auth/users"))["items"]
-    user = next(user for user in users if user["email"] == "mia@example.com")
+    user = next(user for user in users if user["email"] == mia.email)
     answer = await gate.admin.api("PATCH", f"/api/auth/users/{user['id']}", {"active": False})
     assert answer["receipt"]["complete"]
     for url in urls:
@@ -118,7 +142,7 @@ async def test_a_person_who_is_deactivated_is_out_everywhere_at_once(gate: Gate)
 
 
 async def test_a_member_cannot_reach_what_is_an_administrators(gate: Gate) -> None:
-    mia = await gate.member()
+    mia = await gate.member("mia-curious")
     for path in ("/servers", "/groups", "/users", "/credentials/master-key"):
         assert (await mia.browser.page(path)).status_code == 403
     for path in ("/api/policy/servers", "/api/auth/users", "/api/credentials"):
@@ -148,7 +172,7 @@ async def test_the_upstream_gets_the_key_and_never_the_token_and_the_caller_neve
     stored = await gate.admin.api("PUT", "/api/credentials/recorder/organization", credential)
     assert secret not in json.dumps(stored)
 
-    mia, url = await gate.member(), gate.server("recorder")
+    mia, url = await gate.member("mia-calls"), gate.server("recorder")
     async with mia.client(url) as client:
         result = await client.call_tool("whoami", {})
         assert secret not in result.model_dump_json()
@@ -171,7 +195,7 @@ async def test_the_upstream_gets_the_key_and_never_the_token_and_the_caller_neve
 async def test_a_token_for_one_server_does_not_open_another(gate: Gate, recorder: Recorder) -> None:
     server = {"name": "Recorder", "url": recorder.url, "auth": "none", "default_access": "allow"}
     await gate.admin.api("PUT", "/api/policy/servers/recorder", server)
-    mia = await gate.member()
+    mia = await gate.member("mia-strays")
     token = await mia.bearer(gate.server("demo"))
     response = await call(await gate.http(), gate.server("recorder"), token)
     assert response.status_code == 401

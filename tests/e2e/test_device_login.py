@@ -3,11 +3,24 @@
 import asyncio
 import re
 import subprocess
+from collections.abc import AsyncIterator
 
-from tests.e2e.conftest import LOCKGATE, Gate, environment
+import pytest
+import pytest_asyncio
+
+from tests.e2e.conftest import LOCKGATE, Gate, environment, started
 from tests.e2e.test_cutting_off import call, payload
 
 PAGE = re.compile(r"/oauth/device\?user_code=(\S+)")
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gate(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gate]:
+    """One for both tests."""
+    async with started(tmp_path_factory.mktemp("gate")) as gate:
+        yield gate
 
 
 async def test_a_person_types_the_code_and_gets_a_token_that_calls(gate: Gate) -> None:

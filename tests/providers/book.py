@@ -74,6 +74,7 @@ class Book:
     access: dict[str, Token] = field(default_factory=dict)
     refresh: dict[str, Token] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    verifiers: list[str] = field(default_factory=list)  # RFC 7636, of codes that were redeemed
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -103,6 +104,7 @@ class Book:
             raise Refusal("invalid_grant")
         if self.knobs.require_resource and form.get("resource") != code.resource:
             raise Refusal("invalid_target")
+        self.verifiers.append(form["code_verifier"])
         return self.give(Family(code.client_id, code.account, code.scope, code.resource))
 
     def renew(self, form: dict[str, str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sys
 
 import httpx2
 import uvicorn
+from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken, TokenVerifier
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
@@ -16,10 +17,10 @@ from pydantic import AnyHttpUrl
 class Introspection(TokenVerifier):
     def __init__(self, issuer: str, resource: str) -> None:
         self._issuer, self._resource = issuer, resource
+        self._http = httpx2.AsyncClient(timeout=30)  # to make one takes longer than all else here
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        async with httpx2.AsyncClient() as http:
-            told = (await http.post(f"{self._issuer}/introspect", data={"token": token})).json()
+        told = (await self._http.post(f"{self._issuer}/introspect", data={"token": token})).json()
         if not told["active"] or told["aud"] != self._resource:
             return None
         return AccessToken(
@@ -41,6 +42,13 @@ def create_server(issuer: str, resource: str) -> MCPServer:
     def echo(message: str) -> str:
         """Echoes back the input string."""
         return f"Echo: {message}"
+
+    @server.tool()
+    def reveal() -> str:
+        """Says what it should keep to itself: the token that it was sent."""
+        token = get_access_token()
+        assert token
+        return f"You sent {token.token}, is that right?"
 
     return server
 

@@ -150,7 +150,7 @@ class Provider:
             "holding": self.holding,
             "honoured": self.book.honoured(),
             "clients": list(self.book.clients.values()),
-            "secrets": [*self.book.access, *self.book.refresh],
+            "secrets": [*self.book.access, *self.book.refresh, *self.book.verifiers],
         })  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The provider and the upstream, started for a test."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +72,13 @@ def provider_processes() -> Iterator[tuple[str, str]]:
 @pytest.fixture
 async def provider(provider_processes: tuple[str, str]) -> AsyncIterator[OAuthProvider]:
     """The provider, which knows nobody yet and behaves well."""
-    issuer, upstream = provider_processes
+    async with renewed(*provider_processes) as running:
+        yield running
+
+
+@asynccontextmanager
+async def renewed(issuer: str, upstream: str) -> AsyncIterator[OAuthProvider]:
+    """The same, for the loop that runs this."""
     async with httpx2.AsyncClient(base_url=issuer, timeout=30) as http:
         running = OAuthProvider(issuer, upstream, http)
         await running.do("reset")

@@ -28,6 +28,7 @@ from libs.common.control.follower import STREAM, SUBJECT, ensure_bucket
 from libs.common.records import STREAM as RECORDS
 from libs.common.records import SUBJECTS
 from libs.common.settings import Settings
+from libs.common.sql import open_database, sqlite_url
 from libs.common.tokens import ACCESS_TYPE, ALGORITHM, CONSOLE_AUDIENCE, CONSOLE_TYPE
 from tests.conftest import Nats, free_port
 
@@ -114,6 +115,26 @@ class Person:
 
 SignIn: TypeAlias = Callable[..., Awaitable[Person]]
 Serve: TypeAlias = Callable[[FastAPI], Awaitable[httpx2.AsyncClient]]
+
+
+Migrated: TypeAlias = Callable[[Path, Path], None]
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Migrated:
+    """`migrated(scripts, path)` puts a SQLite database at `path`, as these migrations leave an empty one: to
+    run them takes as long as most tests."""
+    made: dict[Path, Path] = {}
+
+    def put(scripts: Path, path: Path) -> None:
+        if scripts not in made:
+            made[scripts] = tmp_path_factory.mktemp("migrated") / "empty.db"
+            open_database(sqlite_url(made[scripts]), scripts).dispose()
+            made[scripts].chmod(0o600)
+        path.parent.mkdir(mode=0o700)
+        shutil.copy(made[scripts], path)
+
+    return put
 
 
 @pytest.fixture

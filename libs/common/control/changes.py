@@ -63,10 +63,13 @@ class Changes:
     ) -> tuple[T, Receipt]:
         change = await asyncio.to_thread(write)
         parts = tell(change)
-        receipt = await self._owner.publish(*[key for told in parts for key in told.keys])
-        for told in parts:
-            if told.happened:
-                self._journal.append(_record(admin, told.event or event, told, receipt))
+        receipt = Receipt(0, False)
+        try:
+            receipt = await self._owner.publish(*[key for told in parts for key in told.keys])
+        finally:  # it was committed
+            for told in parts:
+                if told.happened:
+                    self._journal.append(_record(admin, told.event or event, told, receipt))
         return change, receipt
 
 

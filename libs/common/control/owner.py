@@ -145,17 +145,35 @@ class Owner:
         return await self.receipt(revision)
 
     async def reconcile(self) -> int:
-        """Bring the whole part to what the database says. Returns the number of entries written."""
+        """Bring the whole part to what the database says. Returns the number of entries written.
+
+        Raises `Unavailable` for those that could not be, after all others were.
+        """
         await ensure_bucket(self._bus, self._settings.nats_replicas)
         differing = await self._differing(await self._desired(None))
         async with self._lock:
-            # `org` and `keys` last: without them nothing is admitted, so a log that is being written anew
-            # admits nothing before all that forbids something is there.
-            for key in sorted(differing, key=lambda key: key in SINGLETONS):
-                await self._bring(key)
+            await self._bring_all(differing)
         if differing:
             log.info("control_reconciled", entries=len(differing))
         return len(differing)
+
+    async def _bring_all(self, keys: Collection[str]) -> None:
+        """`org` and `keys` last: without them nothing is admitted, so a log that is being written anew admits
+        nothing before all that forbids something is there."""
+        failed: list[str] = []
+        for key in sorted(keys, key=lambda key: key in SINGLETONS):
+            if failed and key in SINGLETONS and key not in self._log:
+                failed.append(key)
+                continue
+            try:
+                await self._bring(key)
+            except (*_BUS_ERRORS, Unavailable) as error:
+                log.warning("control_write_failed", keys=[key], error=repr(error))
+                failed.append(key)
+                if not self._bus.connected:
+                    break
+        if failed:
+            raise Unavailable(f"not in the control log yet: {', '.join(failed[:5])}")
 
     async def receipt(self, revision: int) -> Receipt:
         """Wait until every live replica has applied `revision`, or cannot be deciding without it."""

@@ -47,6 +47,7 @@ class Tables:
     revoked: dict[str, Revoked] = field(default_factory=dict)
     credentials: dict[str, CredentialVersion] = field(default_factory=dict)  # by "<slug>.<user>"
     replicas: dict[str, Replica] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)  # keys of entries that are there, and not understood
 
     def apply(self, key: str, value: bytes | None) -> None:
         """Take in one entry of the log; `None` removes it.
@@ -60,11 +61,13 @@ class Tables:
         if cls is None:  # a kind of a later version
             return
         entry: AnyEntry | None = None
+        self.unreadable.discard(key)
         if value is not None:
             try:
                 entry = msgspec.json.decode(value, type=cls)
             except msgspec.DecodeError as error:
                 log.error("control_entry_unreadable", key=key, error=str(error))
+                self.unreadable.add(key)
                 entry = _RESTRICTIVE.get(kind, lambda _: None)(name)
         if kind == "org":
             self.org = entry if isinstance(entry, Org) else NO_ORG
@@ -101,6 +104,7 @@ _RESTRICTIVE: dict[str, Callable[[str], AnyEntry]] = {
         version=0, user=name, group=DEFAULT_GROUP, enabled=False, reason=_UNREADABLE
     ),
     "client": lambda name: Client(version=0, id=name, client_id="", enabled=False, reason=_UNREADABLE),
-    "rule": lambda name: Rule(version=0, id=name, name=name, message=_UNREADABLE),
+    # Above all others: nothing exempts from it.
+    "rule": lambda name: Rule(version=0, id=name, name=name, priority=2**31, message=_UNREADABLE),
     "quota": lambda name: Quota(version=0, id=name, name=name, of="user", per_minute=0),
 }

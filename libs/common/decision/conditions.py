@@ -2,7 +2,8 @@
 
 What is checked is what fails at every call otherwise (a misspelt name), and what makes a caller's arguments
 expensive: conditions run on the event loop of gateways. Loops (`all`, `exists`, `map`…) may be two deep, and
-the deeper, the smaller the arguments that a condition sees (arguments.py); patterns of `matches` are literal.
+the deeper, the smaller the arguments that a condition sees (arguments.py); patterns of `matches` are literal,
+and what it takes to compile them is bounded (patterns.py).
 
 The language is that of cel-spec, "List of Standard Definitions", as far as the library has it. Functions of
 time take a zone of the IANA database (`now.getHours("Europe/Berlin")`) as there.
@@ -17,11 +18,14 @@ from typing import Any, NoReturn
 import cel
 
 from libs.common.decision import zones
+from libs.common.decision.patterns import cost
 from libs.common.decision.syntax import Token, tokens
 from libs.common.errors import BadRequest
 
 LENGTH = 2000  # characters
 NESTING = 2  # loops in loops
+PATTERNS = 10_000  # microseconds that all patterns of a condition may take, each time they are looked for
+IN_LOOPS = 10  # times as much as outside
 
 # Each variable with its fields; None where they are not known beforehand.
 VARIABLES: dict[str, tuple[str, ...] | None] = {
@@ -53,7 +57,8 @@ class InvalidCondition(BadRequest):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition that was checked. `nesting`: how deep its loops are in each other."""
+    """A condition that was checked. `nesting`: how deep its loops are in each other; a pattern in one is like
+    another."""
 
     program: Any
     variables: frozenset[str]
@@ -71,12 +76,11 @@ def condition(source: str) -> Condition:
     program = _compile(source)
     found = list(tokens(source))
     _check_names(source, found, program)
-    for pattern in _calls(found, ("matches",)):
-        if not _is_literal(found, pattern):
-            _refuse(source, found[pattern].start, "the pattern of matches() must stand there as one text")
     for call in _calls(found, ZONED):
         _check_zone(source, found, call)
-    nesting = _nesting(source, found)
+    depths = _depths(source, found)
+    _check_lists(source, found)
+    nesting = max(*depths, _check_patterns(source, found, depths))
     return Condition(program, frozenset(program.variables()) & VARIABLES.keys(), nesting)
 
 
@@ -155,19 +159,51 @@ def _bound(found: Sequence[Token]) -> set[str]:
 # -- cost ------------------------------------------------------------------------------------------
 
 
-def _nesting(source: str, found: Sequence[Token]) -> int:
+def _depths(source: str, found: Sequence[Token]) -> list[int]:
+    """In how many loops each word stands."""
     opened: list[bool] = []  # of each open bracket, whether it is that of a loop
-    deepest = 0
+    depths: list[int] = []
     loops = {first - 1 for first in _calls(found, LOOPS)}
     for i, token in enumerate(found):
         if token.text == "(":
             opened.append(i in loops)
-            deepest = max(deepest, sum(opened))
-            if deepest > NESTING:
-                _refuse(source, token.start, f"loops may be {NESTING} deep in each other, and not more")
         elif token.text == ")" and opened:
             opened.pop()
+        depths.append(sum(opened))
+        if depths[-1] > NESTING:
+            _refuse(source, token.start, f"loops may be {NESTING} deep in each other, and not more")
+    return depths
+
+
+def _check_patterns(source: str, found: Sequence[Token], depths: Sequence[int]) -> int:
+    """Whether the patterns are literal and take no time. Returns how deep those in loops are, as loops."""
+    spent, deepest = 0.0, 0
+    for first in _calls(found, ("matches",)):
+        start = found[first].start
+        if not _is_literal(found, first):
+            _refuse(source, start, "the pattern of matches() must stand there as one text")
+        if depths[first] >= NESTING:
+            _refuse(source, start, "matches() may stand in a loop, but not in loops in loops")
+        if depths[first]:
+            deepest = depths[first] + 1
+        spent += cost(str(cel.compile(found[first].text).execute())) * (IN_LOOPS if depths[first] else 1)
+        if spent > PATTERNS:
+            advice = r"large sets that are counted, such as \w{1,64}, take long: [a-z0-9_]{1,64} does not"
+            _refuse(source, start, f"it takes too long to look for this pattern; {advice}")
     return deepest
+
+
+def _check_lists(source: str, found: Sequence[Token]) -> None:
+    """The library copies the list that map() makes with each element: there must be nothing large in it."""
+    for first in _calls(found, ("map",)):
+        open_brackets = 1
+        for i in range(first, len(found)):
+            open_brackets += {"(": 1, ")": -1}.get(found[i].text, 0)
+            if not open_brackets:
+                break
+            if found[i].text == "arguments" and _text(found, i - 1) != ".":
+                problem = "map() takes no arguments but what it goes through; use exists()"
+                _refuse(source, found[i].start, problem)
 
 
 def _check_zone(source: str, found: Sequence[Token], first: int) -> None:

@@ -10,6 +10,11 @@ Kind: TypeAlias = Literal["tool", "prompt", "resource"]
 LONGEST: dict[Kind, int] = {"tool": 256, "prompt": 256, "resource": 4096}
 # Each is decided on, at the request and at every change while the stream is open.
 MOST = 256
+# The methods whose params hold `arguments`, of the tool or prompt, that conditions may read.
+WITH_ARGUMENTS = frozenset({"tools/call", "prompts/get"})
+
+# The method by which one of a kind is used.
+USE: dict[Kind, str] = {"tool": "tools/call", "prompt": "prompts/get", "resource": "resources/read"}
 
 
 @dataclass(frozen=True, slots=True)

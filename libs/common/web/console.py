@@ -1,5 +1,8 @@
 """What every app of the console has, from one place, so that none can lack it."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from fastapi import FastAPI
 
 from libs.common import errors
@@ -11,13 +14,19 @@ from libs.common.web.session import install_doorkeeper
 
 
 def install_console(
-    app: FastAPI, settings: Settings, tables: Tables, *, body_limit: int = BODY_LIMIT
+    app: FastAPI,
+    settings: Settings,
+    tables: Tables,
+    *,
+    body_limit: int = BODY_LIMIT,
+    larger: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
-    """Give `app` errors as problem details or pages, the doorkeeper, and a limit on bodies in bytes.
+    """Give `app` errors as problem details or pages, the doorkeeper, and a limit on bodies in bytes, which is
+    larger for the paths that `larger` names.
 
     Call once, in the service's factory.
     """
     errors.install(app)
     install_pages(app)
     install_doorkeeper(app, settings, tables)
-    app.add_middleware(BodyLimit, limit=body_limit)
+    app.add_middleware(BodyLimit, limit=body_limit, larger=larger)

@@ -3,6 +3,9 @@
 A framework reads a whole body before it asks who sent it, so without a limit anybody could fill the memory.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,16 +25,21 @@ class BodyLimit:
     One that says its length is refused before anything of it is read, one in chunks as soon as it is over.
     """
 
-    def __init__(self, app: ASGIApp, limit: int = BODY_LIMIT) -> None:
-        self._app, self._limit = app, limit
+    def __init__(
+        self, app: ASGIApp, limit: int = BODY_LIMIT, larger: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        """`larger` has the limits of paths that take more."""
+        self._app, self._limit, self._larger = app, limit, larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif _declared(scope) > self._limit or await self._counted(scope, receive, send):
-            await self._refuse(scope, receive, send)
+            return
+        limit = self._larger.get(scope.get("path", ""), self._limit)
+        if _declared(scope) > limit or await self._counted(scope, receive, send, limit):
+            await problem(TooLarge(f"At most {limit} bytes are taken here."))(scope, receive, send)
 
-    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> bool:
+    async def _counted(self, scope: Scope, receive: Receive, send: Send, limit: int) -> bool:
         """Run the app. Whether the body turned out too large while the answer had not begun: then whatever
         the app made of that is not sent."""
         received, too_large, started = 0, False, False
@@ -40,7 +48,7 @@ class BodyLimit:
             nonlocal received, too_large
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._limit:
+            if received > limit:
                 too_large = True
                 raise HTTPException(413)  # an error that frameworks let pass
             return message
@@ -58,9 +66,6 @@ class BodyLimit:
             if started or not too_large:
                 raise
         return too_large and not started
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await problem(TooLarge(f"At most {self._limit} bytes are taken here."))(scope, receive, send)
 
 
 def _declared(scope: Scope) -> int:

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import Request
 from starlette.responses import RedirectResponse, Response
 
-from libs.common.control.owner import Receipt
+from libs.common.control.owner import Receipt, ReplicaReceipt
 from libs.common.settings import Settings
 
 Mood: TypeAlias = Literal["good", "warn", "bad"]
@@ -17,19 +17,22 @@ Mood: TypeAlias = Literal["good", "warn", "bad"]
 _GRAVITY: tuple[Mood, ...] = ("good", "warn", "bad")
 COOKIE = "lockgate_notice"
 LIFETIME = 60  # seconds
-LENGTH = 1000  # characters; a cookie holds 4 kB
+# A cookie holds 4 kB:
+LENGTH = 1000  # characters
+REPLICAS = 12
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """One or two sentences for the person who did something."""
+    """One or two sentences for the person who did something, and how it stands at the first replicas."""
 
     text: str
     mood: Mood = "good"
+    replicas: tuple[ReplicaReceipt, ...] = ()
 
     def and_then(self, other: "Notice") -> "Notice":
         """Both, in the graver mood."""
         graver = max(self.mood, other.mood, key=_GRAVITY.index)
-        return Notice(f"{self.text} {other.text}", graver)
+        return Notice(f"{self.text} {other.text}", graver, other.replicas or self.replicas)
 
 
 def redirect(path: str, notice: Notice, settings: Settings) -> Response:
@@ -62,7 +65,8 @@ def shown(response: Response, request: Request) -> Response:
 
 def after(done: str, receipt: Receipt) -> Notice:
     """Say that something was done, and where it holds."""
-    return Notice(f"{done} {holds(receipt)}", "good" if receipt.complete else "warn")
+    mood: Mood = "good" if receipt.complete else "warn"
+    return Notice(f"{done} {holds(receipt)}", mood, tuple(receipt.replicas[:REPLICAS]))
 
 
 def holds(receipt: Receipt) -> str:

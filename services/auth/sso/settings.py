@@ -13,6 +13,8 @@ ANY_DOMAIN = "*"
 
 PasswordLogin = Literal["on", "administrator", "off"]
 Required = Literal["off", "admins", "all"]
+# Checked also when it is not given: whether it may be missing depends on the others.
+Dependent = Annotated[str, Field(validate_default=True)]
 
 
 class SignInSettings(Settings):
@@ -21,9 +23,9 @@ class SignInSettings(Settings):
     auth_oidc_issuer: str = Field(
         "", description="Issuer URL of the organization's OpenID provider; empty without single sign-on."
     )
-    auth_oidc_client_id: Annotated[str, Field(validate_default=True)] = Field(
+    auth_oidc_client_id: Dependent = Field(
         "",
-        description="Lockgate's client id there. Its redirect URI is <public URL>/login/sso/callback.",
+        description="Lockgate's client id there, with the redirect URI `PUBLIC_URL/login/sso/callback`.",
     )
     auth_oidc_client_secret: SecretStr | None = Field(
         None, description="Lockgate's client secret there; a public client has none."
@@ -31,9 +33,9 @@ class SignInSettings(Settings):
     auth_oidc_scopes: str = Field(
         "openid email profile", description="Scopes to ask the provider for, separated by spaces."
     )
-    auth_oidc_allowed_domains: Annotated[str, Field(validate_default=True)] = Field(
+    auth_oidc_allowed_domains: Dependent = Field(
         "",
-        description="Domains of e-mail addresses that may sign in by the provider, separated by commas; * "
+        description="Domains of e-mail addresses that may sign in by the provider, separated by commas; `*` "
         "for all that the provider has, which is only right for a provider of your organization alone.",
     )
     auth_oidc_trust_email: bool = Field(
@@ -49,11 +51,11 @@ class SignInSettings(Settings):
     auth_oidc_role_claim: str = Field(
         "",
         description="Claim that decides the role at each sign-in: its name, or a path such as "
-        "realm_access.roles. Without one, administrators decide it in Lockgate.",
+        "`realm_access.roles`. Without one, administrators decide it in Lockgate.",
     )
-    auth_oidc_roles: Annotated[str, Field(validate_default=True)] = Field(
+    auth_oidc_roles: Dependent = Field(
         "",
-        description="Values of that claim and their roles, as value=role, separated by commas. Of several "
+        description="Values of that claim and their roles, as `value=role`, separated by commas. Of several "
         "roles the one with most rights counts; who has none of the values is a member.",
     )
     auth_oidc_group_claim: str = Field(
@@ -64,7 +66,7 @@ class SignInSettings(Settings):
     auth_password_login: Annotated[PasswordLogin, Field(validate_default=True)] = Field(
         "on",
         description="Whether people may sign in by password and passkey beside the provider. `administrator` "
-        "lets in LOCKGATE_AUTH_ADMIN_EMAIL alone: the way in when the provider is out of order.",
+        "lets in `LOCKGATE_AUTH_ADMIN_EMAIL` alone: the way in when the provider is out of order.",
     )
     auth_require_second_factor: Required = Field(
         "off",

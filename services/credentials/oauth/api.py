@@ -1,30 +1,30 @@
 """JSON under `/api/credentials/servers/{slug}/oauth`, for administrators: how people connect to it."""
 
 from asyncio import to_thread
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, SecretStr
 from starlette.responses import JSONResponse, Response
 
-from libs.common.control.entries import Server, User
+from libs.common.control.entries import Server
 from libs.common.control.owner import Receipt
-from libs.common.errors import Conflict
 from libs.common.web.session import Administrator
 from services.credentials.dependencies import Parts, Work
-from services.credentials.domain import Owner, Provider
-from services.credentials.layout import BEARER_TOKEN, Layout, Placement, encode, layout_of
+from services.credentials.domain import Provider
+from services.credentials.layout import BEARER_TOKEN, Layout, Placement, layout_of
+from services.credentials.oauth.configuring import reset_provider, set_provider
 from services.credentials.oauth.parts import Connect
 from services.credentials.oauth.provider import (
     Method,
     OAuthSettings,
     ProviderSecrets,
-    check_layout,
     secrets_of,
     settings_of,
 )
 from services.credentials.storing import require_server
+from services.credentials.views import answers
 
 router = APIRouter(prefix="/api/credentials", tags=["credentials"])
 
@@ -97,10 +97,6 @@ class ProviderChanged(ProviderView):
     receipt: Receipt
 
 
-def _answers(model: type[BaseModel]) -> dict[str, Any]:
-    return {"response_model": model, "responses": {202: {"model": model}}}
-
-
 @router.get("/servers/{slug}/oauth")
 async def get_provider(admin: Administrator, slug: str, work: Work, connect: Connect) -> ProviderView:
     server = await require_server(work, slug)
@@ -108,7 +104,7 @@ async def get_provider(admin: Administrator, slug: str, work: Work, connect: Con
     return ProviderView.of(stored, connect.redirect_uri)
 
 
-@router.put("/servers/{slug}/oauth", **_answers(ProviderChanged))
+@router.put("/servers/{slug}/oauth", **answers(ProviderChanged))
 async def put_provider(
     admin: Administrator, slug: str, body: ProviderBody, work: Work, connect: Connect
 ) -> Response:
@@ -119,70 +115,12 @@ async def put_provider(
     return await _changed(work, connect, server, receipt)
 
 
-@router.delete("/servers/{slug}/oauth", **_answers(ProviderChanged))
+@router.delete("/servers/{slug}/oauth", **answers(ProviderChanged))
 async def delete_provider(admin: Administrator, slug: str, work: Work, connect: Connect) -> Response:
     """Whoever is connected stays so."""
     server = await require_server(work, slug)
     receipt = await reset_provider(work, admin, server)
     return await _changed(work, connect, server, receipt)
-
-
-async def set_provider(
-    work: Parts,
-    admin: User,
-    server: Server,
-    settings: OAuthSettings,
-    layout: Layout,
-    *,
-    client_secret: str | None,
-) -> Receipt:
-    """Say how people connect to `server`. `client_secret` None keeps the one that is there for the same
-    client. Raises `BadRequest`, `Conflict`."""
-    if server.auth != "oauth":
-        raise Conflict(f"{server.slug} is not connected by OAuth: set its authentication first.")
-    settings.check(client_secret or "")
-    check_layout(layout, server)
-
-    def write() -> tuple[Provider | None, Provider | None, list[Owner]]:
-        stored = work.store.providers.open(server.slug)
-        secrets = _secrets(stored, settings, client_secret)
-        return work.store.providers.put(
-            server.slug,
-            "oauth",
-            admin.email,
-            layout="" if layout == BEARER_TOKEN else encode(layout),
-            settings=msgspec.json.encode(settings).decode(),
-            secret=msgspec.json.encode(secrets),
-        )
-
-    return (await work.changes.provide(admin, server.slug, write))[1]
-
-
-async def reset_provider(work: Parts, admin: User, server: Server) -> Receipt:
-    """Forget what was set, and the client that Lockgate registered."""
-
-    def write() -> tuple[Provider | None, Provider | None, list[Owner]]:
-        found = work.store.providers.find(server.slug)
-        if found is None or found.kind != "oauth":
-            return None, None, []
-        gone, owners = work.store.providers.delete(server.slug)
-        return gone, None, owners
-
-    return (await work.changes.provide(admin, server.slug, write))[1]
-
-
-def _secrets(
-    stored: tuple[Provider, bytes] | None, settings: OAuthSettings, entered: str | None
-) -> ProviderSecrets:
-    """A secret is kept only for the client and the server that it was entered for: else whoever may change
-    where it is sent could read it."""
-    if stored is None or stored[0].kind != "oauth":
-        return ProviderSecrets(client_secret=entered or "")
-    before, secrets = settings_of(stored[0]), secrets_of(stored[1])
-    where = (settings.client_id, settings.issuer, settings.token_endpoint)
-    same = where == (before.client_id, before.issuer, before.token_endpoint)
-    kept = secrets.client_secret if same else ""
-    return msgspec.structs.replace(secrets, client_secret=kept if entered is None else entered)
 
 
 async def _changed(work: Parts, connect: Connect, server: Server, receipt: Receipt) -> Response:

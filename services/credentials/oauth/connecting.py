@@ -16,12 +16,12 @@ from services.credentials.changes import LOCKGATE, Changes
 from services.credentials.domain import LABEL_LENGTH, Draft, Owner, Provider
 from services.credentials.oauth import endpoints
 from services.credentials.oauth.discovery import discover, read_metadata
-from services.credentials.oauth.domain import Client, Connection, Found, ProviderRefused, short
+from services.credentials.oauth.domain import Client, Connection, Found, Metadata, ProviderRefused, short
 from services.credentials.oauth.leases import refresh_at
 from services.credentials.oauth.pending import Pending, Pendings
 from services.credentials.oauth.provider import OAuthSettings, ProviderSecrets, secrets_of, settings_of
 from services.credentials.oauth.registration import register
-from services.credentials.oauth.web import Web
+from services.credentials.oauth.web import Web, host
 from services.credentials.store.providers import Providers
 
 CALLBACK = "/credentials/callback"
@@ -29,6 +29,16 @@ CALLBACK = "/credentials/callback"
 
 class ConnectionRefused(BadRequest):
     type, title = "connection-refused", "The provider did not connect you"
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """Where to send a browser. `receiver`, if not empty, is another host that gets what is allowed there, as
+    the upstream says. People have to see that first: it might want what an honest provider lets Lockgate do
+    (mix-up attack; RFC 9700, section 4.4)."""
+
+    url: str
+    receiver: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,7 @@ class Connecting:
 
     async def begin(
         self, server: Server, owner: Owner, user: str, *, session: str, account_id: str = ""
-    ) -> str:
+    ) -> Departure:
         """Where to send the browser of `user`. Raises `ProviderFailed`, `BadRequest`."""
         stored = await asyncio.to_thread(self._providers.open, server.slug)
         settings = settings_of(stored[0] if stored else None)
@@ -67,11 +77,15 @@ class Connecting:
             verifier=generate_token(64),
             metadata=found.metadata,
             client=client,
+            settings=settings,
             resource=found.resource,
             scopes=found.scopes,
         )
         state = await asyncio.to_thread(self._pendings.put, pending, user, session)
-        return self._authorization_url(pending, state, settings)
+        url = self._authorization_url(pending, state, settings)
+        receiver = host(found.metadata.token_endpoint)
+        is_known = settings.issuer or settings.entered or receiver == host(url)
+        return Departure(url, "" if is_known else receiver)
 
     async def complete(
         self, answer: Mapping[str, str], servers: Mapping[str, Server], user: str, session: str
@@ -85,10 +99,8 @@ class Connecting:
         server = servers.get(pending.slug)
         if server is None or destination_of(server) != pending.origin:
             raise Conflict("The server was moved or deleted in the meantime. Connect again.")
-        provider = await asyncio.to_thread(self._providers.find, pending.slug)
-        settings = settings_of(provider)
-        web = self._trusted(server, settings)
-        connection, label = await self._redeem(web, pending, settings, answer.get("code", ""))
+        web = self._trusted(server, pending.settings)
+        connection, label = await self._redeem(web, pending, answer.get("code", ""))
         draft = Draft(
             kind="oauth",
             secret=connection.encode(),
@@ -99,11 +111,9 @@ class Connecting:
         )
         return Connected(Owner(pending.slug, pending.owner), draft, pending.account_id)
 
-    async def _redeem(
-        self, web: Web, pending: Pending, settings: OAuthSettings, code: str
-    ) -> tuple[Connection, str]:
+    async def _redeem(self, web: Web, pending: Pending, code: str) -> tuple[Connection, str]:
         """The tokens for `code`, and as whom somebody is connected."""
-        metadata, client = pending.metadata, pending.client
+        metadata, client, settings = pending.metadata, pending.client, pending.settings
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -141,6 +151,8 @@ class Connecting:
     ) -> Client:
         """The client that was entered, else the one that we registered, else a new one."""
         if settings.client_id:
+            if secrets.client_secret:
+                await self._bind(slug, settings, secrets, found.metadata)
             return settings.client(secrets.client_secret, found.metadata)
         known = secrets.registered
         if known and known.serves(found.metadata.issuer, self.redirect_uri):
@@ -148,6 +160,29 @@ class Connecting:
         client = await register(found, self.redirect_uri, web)
         await self._keep(slug, client)
         return client
+
+    async def _bind(
+        self, slug: str, settings: OAuthSettings, secrets: ProviderSecrets, metadata: Metadata
+    ) -> None:
+        """See to it that the client's secret goes to one authorization server only. Raises `Conflict`."""
+        if settings.serves(metadata.issuer, metadata.token_endpoint, first=secrets.first):
+            return
+        if secrets.first:
+            raise Conflict(
+                f"{slug} names {short(metadata.issuer)} as its authorization server now, and the client's "
+                f"secret is for {short(secrets.first)}. If that is right, an administrator has to enter the "
+                "issuer and its client in the provider's settings."
+            )
+        await self._change_secrets(slug, first=metadata.issuer)
+
+    async def _change_secrets(self, slug: str, **changed: object) -> bool:
+        """False if no provider is stored."""
+        stored = await asyncio.to_thread(self._providers.open, slug)
+        if stored is None or stored[0].kind != "oauth":
+            return False
+        secrets = msgspec.structs.replace(secrets_of(stored[1]), **changed)
+        await asyncio.to_thread(self._providers.reseal, stored[0], msgspec.json.encode(secrets))
+        return True
 
     async def _keep(self, slug: str, client: Client | None) -> None:
         """Remember our registration at the server's provider. One that another replica makes at the same time
@@ -157,11 +192,7 @@ class Connecting:
             secret = msgspec.json.encode(ProviderSecrets(registered=client))
             return self._providers.put(slug, "oauth", LOCKGATE.id, secret=secret)
 
-        stored = await asyncio.to_thread(self._providers.open, slug)
-        if stored and stored[0].kind == "oauth":
-            secrets = msgspec.structs.replace(secrets_of(stored[1]), registered=client)
-            await asyncio.to_thread(self._providers.reseal, stored[0], msgspec.json.encode(secrets))
-        elif client:
+        if not await self._change_secrets(slug, registered=client) and client:
             await self._changes.provide(LOCKGATE, slug, write)
 
     async def _forget(self, slug: str, client: Client) -> None:

@@ -16,6 +16,7 @@ OWN_PARAMETERS = frozenset({
     "grant_type", "redirect_uri", "refresh_token", "resource", "response_type", "scope", "state",
 })  # fmt: skip
 SECRET_LENGTH = 16384  # characters of a token
+LONGEST_LIFETIME = 10 * 365 * 24 * 3600  # seconds; what is said to last longer is as good as forever
 
 
 class ProviderFailed(LockgateError):
@@ -32,11 +33,6 @@ class ProviderRefused(LockgateError):
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.code = code
-
-    @property
-    def final(self) -> bool:
-        """Whether the same refresh token will never be taken again from the same client."""
-        return self.code in {"invalid_grant", "invalid_client", "unauthorized_client"}
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,9 +182,9 @@ def _text(found: dict[str, Any], name: str) -> str:
 
 
 def _seconds(value: object) -> int:
-    """A lifetime as providers write it: a number, or one in a string."""
+    """A lifetime as providers write it: a number, or one in a string. No more than a calendar can hold."""
     try:
-        return max(0, int(float(value)))  # type: ignore[arg-type]
+        return min(LONGEST_LIFETIME, max(0, int(float(value))))  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return 0
 

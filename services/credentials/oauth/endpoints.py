@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote_plus
 
-import msgspec
-
 from libs.common.errors import BadRequest
 from libs.common.fetching import CannotFetch
 from services.credentials.oauth.domain import (
@@ -100,20 +98,30 @@ async def _post(web: Web, url: str, client: Client, form: Mapping[str, str]) -> 
     if status >= 500 or status in _LATER:
         raise ProviderFailed(f"{host(url)} answers with HTTP status {status}")
     if code:
-        detail = short(found.get("error_description") or "")
-        told = f"{host(url)} says {short(code)}" + (f": {detail}" if detail else "")
-        raise ProviderRefused(short(code), _without_secrets(told, client, form))
+        sent = _secrets(client, form, headers)
+        detail = _told(found.get("error_description") or "", sent)
+        told = f"{host(url)} says {_told(code, sent)}" + (f": {detail}" if detail else "")
+        raise ProviderRefused(short(code), told)
     if status != 200 or not found:
         raise ProviderFailed(f"{host(url)} answers with HTTP status {status} and no tokens")
     return found
 
 
-def _without_secrets(text: str, client: Client, form: Mapping[str, str]) -> str:
-    """A provider may repeat in its error what was sent."""
+def _secrets(client: Client, form: Mapping[str, str], headers: Mapping[str, str]) -> list[str]:
+    """What was sent and must not be told, as it is and as it stood in the request."""
     names = ("code", "code_verifier", "refresh_token")
-    for secret in (client.client_secret, *(form.get(name, "") for name in names)):
-        text = text.replace(secret, "…") if secret else text
-    return text
+    basic = headers.get("Authorization", "").removeprefix("Basic ")
+    found = [client.client_secret, basic, *(form.get(name, "") for name in names)]
+    return [text for secret in found if secret for text in (secret, quote_plus(secret))]
+
+
+def _told(text: object, secrets: list[str]) -> str:
+    """What a provider said, which may repeat what it was sent. They are taken out before it is cut: of a long
+    one the beginning would stay."""
+    told = str(text)
+    for secret in secrets:
+        told = told.replace(secret, "…")
+    return short(told)
 
 
 def _claims(id_token: str) -> dict[str, Any]:
@@ -121,10 +129,9 @@ def _claims(id_token: str) -> dict[str, Any]:
     shown (OpenID Connect Core, section 3.1.3.7, point 6)."""
     payload = id_token.split(".")[1] if id_token.count(".") == 2 else ""
     try:
-        found = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (ValueError, msgspec.DecodeError):
+        return json_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _name(found: Mapping[str, Any], names: tuple[str, ...]) -> str:

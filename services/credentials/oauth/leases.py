@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, and_, update
+from sqlalchemy import ColumnElement, CursorResult, and_, or_, update
 from sqlmodel import Session, col, func, select
 
 from services.credentials.oauth.domain import Connection
@@ -53,8 +53,9 @@ class Leases:
         self._update(self._ours(account_id), refresh_holder="", refresh_until=0.0)
 
     def postpone(self, account_id: str, seconds: float) -> None:
-        """Try again then, if it is one that is refreshed ahead of its expiry."""
-        scheduled = and_(self._ours(account_id), col(AccountRow.refresh_at) > 0)
+        """Try again then, if it is one that is refreshed ahead of its expiry, or to be revoked."""
+        planned = or_(col(AccountRow.refresh_at) > 0, col(AccountRow.state) == "removed")
+        scheduled = and_(self._ours(account_id), planned)
         self._update(scheduled, refresh_at=self._clock() + seconds)
 
     def held(self, account_id: str) -> bool:

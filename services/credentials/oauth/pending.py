@@ -9,16 +9,18 @@ import secrets
 import time
 
 import msgspec
-from sqlalchemy import CursorResult, delete
-from sqlmodel import Session, col
+from sqlalchemy import CursorResult, and_, delete, or_
+from sqlmodel import Session, col, select
 
 from libs.common.errors import BadRequest
 from services.credentials.oauth.domain import Client, Metadata
+from services.credentials.oauth.provider import OAuthSettings
 from services.credentials.oauth.tables import AuthorizationRow
 from services.credentials.store.database import Database
 from services.credentials.vault import Envelope
 
 LIFETIME = 900.0  # seconds at the provider
+MOST = 10  # of one person; the oldest give way
 
 
 class UnknownState(BadRequest):
@@ -38,6 +40,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     verifier: str  # RFC 7636
     metadata: Metadata
     client: Client
+    settings: OAuthSettings = OAuthSettings()  # as they were then: later ones may be about another provider
     resource: str = ""
     scopes: str = ""
 
@@ -58,7 +61,7 @@ class Pendings:
         data_key = self._database.new_data_key(_name(key))
         envelope = data_key.seal(msgspec.json.encode(pending), _identity(key, user, session))
         with Session(self._database.engine) as connection, connection.begin():
-            connection.execute(delete(AuthorizationRow).where(col(AuthorizationRow.expires_at) < time.time()))
+            _make_room(connection, user)
             connection.add(
                 AuthorizationRow(
                     state=key,
@@ -88,6 +91,14 @@ class Pendings:
             if not taken.rowcount:
                 raise UnknownState("Go back to Credentials and connect again.")
         return msgspec.json.decode(secret, type=Pending)
+
+
+def _make_room(connection: Session, user: str) -> None:
+    """For one more of `user`."""
+    row = AuthorizationRow
+    kept = select(row.state).where(row.user_id == user).order_by(col(row.expires_at).desc()).limit(MOST - 1)
+    too_many = and_(col(row.user_id) == user, col(row.state).not_in(list(connection.exec(kept))))
+    connection.execute(delete(row).where(or_(col(row.expires_at) < time.time(), too_many)))
 
 
 def _key(state: str) -> str:

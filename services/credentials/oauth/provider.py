@@ -74,6 +74,13 @@ class OAuthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Whether the endpoints are known without asking anybody."""
         return bool(self.token_endpoint)
 
+    def serves(self, issuer: str, token_endpoint: str, *, first: str = "") -> bool:
+        """Whether the client that was entered is one of that authorization server: of the one that was
+        entered, or else of the `first` (`ProviderSecrets`)."""
+        if self.token_endpoint:
+            return token_endpoint == self.token_endpoint
+        return issuer.rstrip("/") == (self.issuer or first).rstrip("/")
+
     @property
     def urls(self) -> list[str]:
         """The addresses that an administrator entered, and so allowed to be on our own network."""
@@ -99,9 +106,13 @@ class OAuthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class ProviderSecrets(msgspec.Struct, frozen=True, kw_only=True):
-    """What the vault keeps of a provider: the secret that was entered, and the client that we registered."""
+    """What the vault keeps of a provider: the secret that was entered, and the client that we registered.
+
+    Where no authorization server was entered, the secret is for the issuer that the upstream named `first`:
+    an upstream that names another one later could read it there."""
 
     client_secret: str = ""
+    first: str = ""
     registered: Client | None = None
 
     def __repr__(self) -> str:

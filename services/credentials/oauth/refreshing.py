@@ -88,7 +88,7 @@ class Refreshing:
         """Renew what `account` holds, or wait until whoever is at it has. Raises as `Renewal.renew`."""
         rest = self._rests.get(account.id)
         if rest and rest.until > time.monotonic():
-            raise rest.error
+            raise rest.error.with_traceback(None)  # each raise would add to it
         await asyncio.shield(self._flight(account, asker))
 
     def _asked_lately(self, account: Account) -> bool:

@@ -10,21 +10,23 @@ A provider that rotates refresh tokens takes each only once, so:
 """
 
 import asyncio
+import contextlib
 import time
 
 import msgspec
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from libs.common.errors import Unavailable
 from services.credentials.domain import Account, Change
 from services.credentials.oauth import endpoints
 from services.credentials.oauth.domain import Connection, ProviderFailed, ProviderRefused
 from services.credentials.oauth.leases import refresh_at
-from services.credentials.oauth.provider import secrets_of, settings_of
+from services.credentials.oauth.provider import ProviderSecrets, secrets_of, settings_of
 from services.credentials.oauth.telling import Telling
 from services.credentials.oauth.web import Web
 from services.credentials.store.accounts import Accounts
-from services.credentials.store.database import Database
+from services.credentials.store.database import Database, KeyRetired
 from services.credentials.store.providers import Providers
 from services.credentials.store.rows import name_of
 from services.credentials.vault import DataKey
@@ -66,9 +68,11 @@ class Renewal:
         """The connection, with the client's secret as it is entered now, and the network to ask in."""
         stored = await asyncio.to_thread(self._providers.open, account.owner.slug)
         settings = settings_of(stored[0] if stored else None)
-        client = connection.client
-        if stored and settings.client_id == client.client_id and not client.registered_for:
-            secret = secrets_of(stored[1]).client_secret
+        client, secrets = connection.client, secrets_of(stored[1]) if stored else ProviderSecrets()
+        same = settings.client_id == client.client_id and not client.registered_for
+        # One that was entered for another provider since is not for this one to see.
+        if same and settings.serves(connection.issuer, connection.token_endpoint, first=secrets.first):
+            secret = secrets.client_secret
             method = client.auth_method if secret else "none"
             client = msgspec.structs.replace(client, client_secret=secret, auth_method=method)
         web = self._web.trusting(account.origin, *settings.urls)
@@ -89,11 +93,20 @@ class Renewal:
                     expires_at=connection.expires_at,
                     refresh_at=refresh_at(connection),
                 )
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, KeyRetired) as error:
                 log.error("tokens_not_stored_yet", credential=account.owner.key, error=type(error).__name__)
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.1)
+                data_key = await self._present(account, data_key)
+
+    async def _present(self, account: Account, data_key: DataKey) -> DataKey:
+        """`data_key`, or one for the account that the present master key wraps, if that is another by now and
+        can be used."""
+        with contextlib.suppress(SQLAlchemyError, Unavailable):
+            if await asyncio.to_thread(self._database.key_id) != data_key.key_id:
+                return await asyncio.to_thread(self._database.new_data_key, name_of(account.id))
+        return data_key
 
     async def _give_up(self, account: Account, reason: str, asker: str) -> None:
         """Only its owner can help now."""

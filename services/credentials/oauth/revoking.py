@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 LOOK_EVERY = 2.0  # seconds
 TRIED_FOR = 24 * 3600.0  # seconds for which a provider that does not answer is asked again
-PAUSES = (5.0, 30.0, 300.0, 3600.0)  # seconds between tries
+SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 3600.0  # seconds between tries; between, as long as it was tried so far
 AT_ONCE = 20
 ACTOR = "credentials"
 
@@ -30,7 +30,6 @@ class Revoking:
 
     def __init__(self, accounts: Accounts, leases: Leases, renewal: Renewal, telling: Telling) -> None:
         self._accounts, self._leases, self._renewal, self._telling = accounts, leases, renewal, telling
-        self._failures: dict[str, tuple[int, float]] = {}  # account -> how often, when to try again
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -49,11 +48,7 @@ class Revoking:
 
     async def work_off(self) -> None:
         """Revoke what was removed and is to be tried now."""
-        removed = await asyncio.to_thread(self._accounts.removed)
-        self._failures = {a.id: self._failures[a.id] for a in removed if a.id in self._failures}
-        due = [
-            account for account in removed if self._failures.get(account.id, (0, 0.0))[1] <= time.monotonic()
-        ]
+        due = await asyncio.to_thread(self._accounts.removed, time.time())
         for start in range(0, len(due), AT_ONCE):
             await asyncio.gather(*map(self._settle, due[start : start + AT_ONCE]))
 
@@ -61,11 +56,11 @@ class Revoking:
         if not await asyncio.to_thread(self._leases.take, account.id):
             return  # another replica does it
         try:
-            told = await self._revoke(account)
-            if told is None and _age(account) < TRIED_FOR:
-                count = self._failures.get(account.id, (0, 0.0))[0]
-                pause = PAUSES[min(count, len(PAUSES) - 1)]
-                self._failures[account.id] = (count + 1, time.monotonic() + pause)
+            told = await self._try(account)
+            age = _age(account)
+            if told is None and age < TRIED_FOR:
+                pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, age))
+                await asyncio.to_thread(self._leases.postpone, account.id, pause)
                 return
             await asyncio.to_thread(self._accounts.forget, account.id)
             detail = told or "its provider did not answer for a day"
@@ -87,6 +82,14 @@ class Revoking:
         if not connection.revocation_endpoint:
             return "its provider offers no revocation"
         return "revoked at its provider" if await endpoints.revoke(web, connection) else None
+
+    async def _try(self, account: Account) -> str | None:
+        """The same; whatever goes wrong is this account's matter alone."""
+        try:
+            return await self._revoke(account)
+        except Exception as error:
+            log.warning("credential_not_revoked", account=account.id, error=type(error).__name__)
+            return None
 
 
 def _age(account: Account) -> float:

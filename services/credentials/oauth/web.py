@@ -73,7 +73,7 @@ def json_object(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`; an empty one where there is none."""
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last: brackets within brackets
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -1,6 +1,8 @@
 """Every query of accounts: the credentials of people and of the organization."""
 
+import contextlib
 import hmac
+import math
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -19,9 +21,8 @@ from services.credentials.domain import (
     Draft,
     NoCredential,
     Owner,
-    State,
 )
-from services.credentials.store.database import Database, envelope_of
+from services.credentials.store.database import Database, KeyRetired, envelope_of, seal
 from services.credentials.store.rows import (
     account_of,
     choose_newest,
@@ -123,8 +124,9 @@ class Accounts:
         if same := self._same(owner, draft):
             return Change(owner, same, same)
         for _ in range(ATTEMPTS):
-            if change := self._put(owner, draft, changed_by, account_id):
-                return change
+            with contextlib.suppress(KeyRetired):
+                if change := self._put(owner, draft, changed_by, account_id):
+                    return change
         raise Conflict(f"The accounts for {owner.slug} are being changed by somebody else all the time.")
 
     def _put(self, owner: Owner, draft: Draft, changed_by: str, account_id: str) -> Change | None:
@@ -147,7 +149,7 @@ class Accounts:
                 created_at=before.created_at if before else moment,
                 created_by=before.created_by if before else changed_by,
             )  # fmt: skip
-            session.add(fill(row, after, data_key.seal(draft.secret, after.identity())))
+            session.add(fill(row, after, seal(session, data_key, draft.secret, after.identity())))
             unchoose_others(session, after)
         return Change(owner, before, after)
 
@@ -162,18 +164,20 @@ class Accounts:
         refresh_at: float,
     ) -> Change | None:
         """Put a new secret in the place of the one of `sealed_version`, and end its refresh. None, and
-        nothing is changed, if that was replaced since. `data_key` is for `name_of(account_id)`."""
+        nothing is changed, if that was replaced since. `data_key` is for `name_of(account_id)`. Raises
+        `KeyRetired`."""
         with self._database.write() as (session, version):
             row = session.get(AccountRow, account_id)
             if row is None or row.sealed_version != sealed_version:
                 return None
             before = account_of(row)
-            state: State = "removed" if before.state == "removed" else "connected"
+            gone = before.state == "removed"
             after = replace(
-                before, version=version, sealed_version=version, state=state, reason="",
-                expires_at=expires_at, refresh_at=refresh_at, changed_at=iso(now()),
+                before, version=version, sealed_version=version, reason="", expires_at=expires_at,
+                state="removed" if gone else "connected", refresh_at=0.0 if gone else refresh_at,
+                changed_at=iso(now()),
             )  # fmt: skip
-            fill(row, after, data_key.seal(secret, after.identity()))
+            fill(row, after, seal(session, data_key, secret, after.identity()))
             row.refresh_holder, row.refresh_until = "", 0.0
         return Change(before.owner, before, after)
 
@@ -221,13 +225,13 @@ class Accounts:
 
     # -- what was removed -------------------------------------------------------------------------
 
-    def removed(self, limit: int = 100) -> list[Account]:
-        """Accounts that were removed and whose provider was not told yet, the longest removed first."""
-        query = select(AccountRow).where(AccountRow.state == "removed")
+    def removed(self, by: float = math.inf, limit: int = 100) -> list[Account]:
+        """Accounts that were removed and whose provider is to be told by then, in Unix seconds: the one that
+        waits longest for its turn (`refresh_at`) first."""
+        query = select(AccountRow).where(AccountRow.state == "removed", AccountRow.refresh_at <= by)
+        query = query.order_by(col(AccountRow.refresh_at), col(AccountRow.changed_at)).limit(limit)
         with self._database.read() as session:
-            return [
-                account_of(row) for row in session.exec(query.order_by(AccountRow.changed_at).limit(limit))
-            ]
+            return [account_of(row) for row in session.exec(query)]
 
     def forget(self, account_id: str) -> None:
         """Delete an account that was removed."""

@@ -8,12 +8,19 @@ from typing import TypeVar
 from sqlalchemy import Engine, update
 from sqlmodel import Session, col, select
 
+from libs.common.errors import Conflict
 from services.credentials.tables import AccountRow, MasterKeyRow, ProviderRow, VaultRow
 from services.credentials.vault import DataKey, Envelope, Vault
 
 VAULT_ID = 1
 
 Sealed = TypeVar("Sealed", AccountRow, ProviderRow, MasterKeyRow)
+
+
+class KeyRetired(Conflict):
+    """The data key was wrapped before the vault went over to another master key: take a new one."""
+
+    type, title = "master-key-changed", "The master key was changed at this moment"
 
 
 class Database:
@@ -42,6 +49,14 @@ class Database:
     def new_data_key(self, name: str) -> DataKey:
         """A data key for the record `name`. Take it before the transaction: it may have to be asked for."""
         return self.vault.new_data_key(name, self.key_id())
+
+
+def seal(session: Session, data_key: DataKey, secret: bytes, identity: bytes) -> Envelope:
+    """The envelope of `secret`, within a transaction of `write`. Raises `KeyRetired`, so that nothing is ever
+    wrapped by a master key that an administrator was told is not needed any more."""
+    if session.get(MasterKeyRow, data_key.key_id) is None:
+        raise KeyRetired("Try it again.")
+    return data_key.seal(secret, identity)
 
 
 def envelope_of(row: Sealed) -> Envelope:

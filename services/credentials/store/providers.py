@@ -7,7 +7,7 @@ from sqlmodel import Session, col, select
 
 from libs.common.clock import iso, now
 from services.credentials.domain import Kind, Owner, Provider
-from services.credentials.store.database import Database, envelope_of, put_envelope
+from services.credentials.store.database import Database, envelope_of, put_envelope, seal
 from services.credentials.tables import AccountRow, ProviderRow
 from services.credentials.vault import Envelope
 
@@ -54,7 +54,7 @@ class Providers:
         """Set how the server's credentials work. Returns what was there before, what is there now, and whose
         entries in the control log are others now.
 
-        `renews`: what is stored for it does not fit any longer, and needs attention.
+        `renews`: what is stored for it does not fit any longer, and needs attention. Raises `KeyRetired`.
         """
         data_key = self._database.new_data_key(name_of_provider(slug))
         with self._database.write() as (session, version):
@@ -64,19 +64,18 @@ class Providers:
                 slug=slug, kind=kind, layout=layout, settings=settings, version=version,
                 changed_at=iso(now()), changed_by=changed_by,
             )  # fmt: skip
-            session.add(fill_provider(row, after, data_key.seal(secret, after.identity())))
+            session.add(fill_provider(row, after, seal(session, data_key, secret, after.identity())))
             return before, after, _touch(session, slug, version, renews)
 
     def reseal(self, provider: Provider, secret: bytes) -> bool:
-        """Replace the secret alone. False, and nothing is changed, if the provider is another by now."""
-        envelope = self._database.new_data_key(name_of_provider(provider.slug)).seal(
-            secret, provider.identity()
-        )
+        """Replace the secret alone. False, and nothing is changed, if the provider is another by now. Raises
+        `KeyRetired`."""
+        data_key = self._database.new_data_key(name_of_provider(provider.slug))
         with self._database.write() as (session, _):
             row = session.get(ProviderRow, provider.slug)
             if row is None or _provider(row) != provider:
                 return False
-            put_envelope(row, envelope)
+            put_envelope(row, seal(session, data_key, secret, provider.identity()))
             return True
 
     def delete(self, slug: str, *, renews: bool = False) -> tuple[Provider | None, list[Owner]]:

@@ -20,7 +20,7 @@ from services.gateway.connection import UpstreamFailed
 from services.gateway.credentials import Opened
 from services.gateway.links.port import Check, always
 from services.gateway.messages import NotAMessage
-from services.gateway.protocol import CANCELLED
+from services.gateway.protocol import CANCELLED, INVALID_REQUEST
 from services.gateway.refusals import Refusal
 from services.gateway.running import Errand, Flight, Stoppable
 from services.gateway.ticket import Refused, Shared, Ticket
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 Key: TypeAlias = str | int | float | None
 ENDED = UpstreamFailed("cancelled", "the client ended the session")
-ID_IN_USE = Refusal(400, -32600, "A request with this id waits for its answer", "id_in_use")
+ID_IN_USE = Refusal(400, INVALID_REQUEST, "A request with this id waits for its answer", "id_in_use")
 MOST_GIVEN_UP = 1024  # requests of one session
 
 
@@ -148,7 +148,9 @@ class GovernedConversation(Conversation):
         """Pass on a notification, or the answer to a request of the server."""
         assert ticket.envelope
         if self._link is None:  # nothing was said yet that it could be about
-            raise Refused(Refusal(400, -32600, "The session begins with initialize", "not_initialized"))
+            raise Refused(
+                Refusal(400, INVALID_REQUEST, "The session begins with initialize", "not_initialized")
+            )
         sending = Errand()
         with ticket.in_flight(decision, sending) as flight:
             credential = await ticket.credential(decision)

@@ -16,11 +16,14 @@ from services.gateway.bridge.sse_front import HostedSseSession
 from services.gateway.connection import UpstreamFailed
 from services.gateway.envelope import Envelope
 from services.gateway.links.port import Emit, always
+from services.gateway.protocol import INVALID_REQUEST
 from services.gateway.refusals import Refusal
 from services.gateway.running import Errand
 from services.gateway.ticket import Refused, Ticket
 
-_NO_SESSION = Refusal(400, -32600, "Send initialize first, then its Mcp-Session-Id", "session_missing")
+_NO_SESSION = Refusal(
+    400, INVALID_REQUEST, "Send initialize first, then its Mcp-Session-Id", "session_missing"
+)
 
 
 class Fronts:
@@ -128,7 +131,9 @@ class Fronts:
         if last := exchange.header(b"last-event-id"):
             found = session.find(last)
             if found is None:
-                raise Refused(Refusal(400, -32600, "No such event can be gone on from", "event_unknown"))
+                raise Refused(
+                    Refusal(400, INVALID_REQUEST, "No such event can be gone on from", "event_unknown")
+                )
             stream, after = found
         decision = ticket.decide()
         await self._last(
@@ -215,4 +220,4 @@ async def _awaiting(work: Callable[[], Awaitable[None]]) -> None:
 
 
 def _wrong_method(detail: str, allowed: bytes) -> Refusal:
-    return Refusal(405, -32600, detail, "method_not_allowed", headers=[(b"allow", allowed)])
+    return Refusal(405, INVALID_REQUEST, detail, "method_not_allowed", headers=[(b"allow", allowed)])

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias
@@ -30,6 +30,7 @@ from services.gateway.links.port import (
     Era,
     OnClosed,
     OnFailed,
+    OpenSession,
     Reached,
     Session,
     always,
@@ -205,16 +206,16 @@ class Upstreams:
 
         `key` is that of `credential`; empty for none. Raises `UpstreamFailed`.
         """
-        if server.transport == "stdio":
-            async with self._processes.question(server.slug, key, credential) as reach:
-                made = (await reach()).endpoint or ModernOverLegacy(partial(Reaching, reach), self._prefix)
-                async with _closing(made) as endpoint:
-                    yield endpoint
-            return
-        decision = Decision(True, "allowed", "", 0, "", server, None, key)
-        made, _ = await self._make(NOBODY, decision, credential)
-        async with _closing(made) as endpoint:
-            yield endpoint
+        async with AsyncExitStack() as stack:
+            if server.transport == "stdio":
+                reach = await stack.enter_async_context(
+                    self._processes.question(server.slug, key, credential)
+                )
+                made = (await reach()).endpoint or self._translated(partial(Reaching, reach))
+            else:
+                decision = Decision(True, "allowed", "", 0, "", server, None, key)
+                made, _ = await self._make(NOBODY, decision, credential)
+            yield await stack.enter_async_context(_closing(made))
 
     def _shared_for(self, caller: Caller, decision: Decision) -> _HeldEndpoint:
         server, claims = _server_of(decision), caller.claims
@@ -232,18 +233,17 @@ class Upstreams:
         server = _server_of(decision)
         if server.transport == "stdio":
             reach = partial(self._reach, caller, decision, credential, "modern")
-            return ModernOverLegacy(partial(Reaching, reach), self._prefix), _nothing
+            return self._translated(partial(Reaching, reach)), _nothing
         if server.transport == "streamable_http" and await self.spoken(server, credential) != "legacy":
             endpoint = self._modern(server, credential)
             return endpoint, self._renewing(endpoint)
         standing = always if caller is NOBODY else self._standing(caller, server)
         opener = Opener(self.route(server, credential, standing), SESSIONS[server.transport])
-        return ModernOverLegacy(opener, self._prefix), self._renewing(opener)
+        return self._translated(opener), self._renewing(opener)
 
-    @property
-    def _prefix(self) -> str:
-        """Of the `requestState` of calls that this replica holds."""
-        return f"{HELD}.{self._replica()}"
+    def _translated(self, opener: OpenSession) -> Endpoint:
+        """An endpoint over sessions of the legacy era; this replica holds the calls that wait in it."""
+        return ModernOverLegacy(opener, f"{HELD}.{self._replica()}")
 
     async def _reach(self, caller: Caller, decision: Decision, credential: Opened, client: Era) -> Reached:
         slug, user = _server_of(decision).slug, caller.claims.subject

@@ -12,7 +12,7 @@ from services.gateway.connection import Header, UpstreamFailed
 from services.gateway.credentials import NONE, Opened
 from services.gateway.links.port import Check, Era, always
 from services.gateway.pool import Pools
-from services.gateway.upstream import Response, Target, UpstreamExchange, request_head, target_of
+from services.gateway.upstream import Response, Target, UpstreamExchange, request_head, target_of, with_query
 
 MESSAGE_LIMIT = 16 * 1024 * 1024  # bytes of one message from the upstream
 JSON_OR_EVENTS = (b"accept", b"application/json, text/event-stream")
@@ -77,7 +77,7 @@ class Route:
         stream without an end of its own. While it runs, the exchange is in `running`, for who wants to
         abort it. Raises `UpstreamFailed`.
         """
-        target = target or self.target
+        target = with_query(target or self.target, self.credential.query)
         sent = headers.upstream([_AGENT, *given], self.credential.headers, session, has_body=body is not None)
         head = request_head(method, target, [*sent, *extra], None if body is None else len(body))
         exchange = UpstreamExchange(self.pools.pool(target.origin, self.slug), lasting=lasting)

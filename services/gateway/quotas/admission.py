@@ -73,6 +73,11 @@ class Quotas:
             self._limits = Limits(self._made_of)
         return self._limits
 
+    def use(self, user: str, group: str, server: str, tool: str) -> Use:
+        """A call, as the control log knows its tool."""
+        entry = self._tables.servers.get(server)
+        return Use(user, group, server, tool, entry is not None and tool in entry.tools)
+
     async def count(self, uses: Iterable[Use]) -> Counted:
         """Count calls against all their limits. Raises `NotCounted`, and has counted nothing then.
 

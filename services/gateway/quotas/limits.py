@@ -14,12 +14,17 @@ SECONDS: dict[QuotaWindow, int] = {"minute": 60, "day": 86_400}
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One call of a tool, as quotas see it: four ids or names, the group's empty where there is none."""
+    """One call of a tool, as quotas see it: four ids or names, the group's empty where there is none.
+
+    `known`: the control log names the tool. Those that it does not are counted together where each tool has
+    a count for itself: callers can make up names without end, and each count is kept for a day.
+    """
 
     user: str
     group: str
     server: str
     tool: str
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +59,10 @@ class Limits:
         }
         for of, who in whose.items():
             for subject in ("", who) if who else ():
+                counted = f"{use.server}/" if of == "tool" and not (subject or use.known) else who
                 for limit in self._of.get((of, subject), ()):
                     if not limit.quota.servers or use.server in limit.quota.servers:
-                        yield limit, who
+                        yield limit, counted
 
 
 def _limits(quota: Quota) -> Iterator[Limit]:

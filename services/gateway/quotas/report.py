@@ -9,7 +9,6 @@ from libs.common.requests import QUOTA_USE, AskQuotaUse, QuotaStanding, QuotaUse
 from services.gateway.quotas.admission import Quotas
 from services.gateway.quotas.counter import Counter
 from services.gateway.quotas.ledger import Ledger
-from services.gateway.quotas.limits import Use
 
 
 class Reporting:
@@ -22,7 +21,7 @@ class Reporting:
         await self._bus.serve(QUOTA_USE, AskQuotaUse, self._tell, at_once=8)
 
     async def _tell(self, query: AskQuotaUse) -> QuotaUse:
-        use = Use(query.user, query.group, query.server, query.tool)
+        use = self._quotas.use(query.user, query.group, query.server, query.tool)
         standings = []
         for limit, who in self._quotas.limits.on(use):
             counter = self._ledger.counter(limit.window, limit.quota.id, limit.quota.of, who)

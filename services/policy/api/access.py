@@ -59,6 +59,8 @@ async def put_access(
     changes, receipt = await work.changes.make_all(
         admin, "access_applied", lambda: work.store.documents.apply(wish, etag)
     )
+    if not changes:
+        receipt = await work.confirmation.receipt()
     state = await to_thread(work.store.documents.state)
     made = [
         Difference(
@@ -78,9 +80,8 @@ def _plan(document: Document, work: Parts, tables: Tables) -> views.PlanView:
     servers = work.store.servers.list(limit=ALL)
     wanted = document.state(present, tables.users, frozenset(server.slug for server in servers))
     shown, more = _first(effects(tables, servers, present, wanted), EFFECTS)
-    plan = views.PlanView.of(present.etag, [], shown, more)
-    plan.differences = _views(differences(present, wanted), tables.users)
-    return plan
+    differing = _views(differences(present, wanted), tables.users)
+    return views.PlanView.of(present.etag, differing, shown, more)
 
 
 def _first(found: Iterable[Effect], most: int) -> tuple[list[Effect], int]:

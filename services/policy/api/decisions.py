@@ -4,11 +4,10 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
 from libs.common.clock import iso, now
 from libs.common.decision.ladder import Call
-from libs.common.decision.subjects import LONGEST, Kind, Subject
+from libs.common.decision.subjects import LONGEST, USE, Kind, Subject
 from libs.common.errors import BadRequest
 from libs.common.ids import new_id
 from libs.common.records import AdminEvent
@@ -16,10 +15,9 @@ from libs.common.web.session import Administrator
 from services.policy.dependencies import Work
 from services.policy.explain import Question
 from services.policy.views import decisions as views
+from services.policy.views.base import Moment
 
 router = APIRouter()
-
-_METHODS: dict[Kind, str] = {"tool": "tools/call", "prompt": "prompts/get", "resource": "resources/read"}
 
 Name = Annotated[str, Query(max_length=300)]
 
@@ -36,7 +34,7 @@ async def explain(  # noqa: PLR0917  # what a call is made of
     arguments: str = "",
     client: Annotated[str, Query(max_length=2000)] = "",
     client_name: Name = "",
-    at: AwareDatetime | None = None,
+    at: Moment | None = None,
 ) -> views.ExplanationView:
     """Whether `user` (id or e-mail address) may use the tool, prompt or resource, or else the server, with
     `arguments` (a JSON object) from `client` (a client id), at that time or now: rung by rung."""
@@ -74,7 +72,7 @@ def _call(server: str, named: dict[Kind, str], arguments: str) -> Call:
     ((kind, name),) = named.items()
     if len(name) > LONGEST[kind]:
         raise BadRequest(f"{kind} has at most {LONGEST[kind]} characters")
-    return Call(server, _METHODS[kind], (Subject(kind, name),), _decoded(arguments))
+    return Call(server, USE[kind], (Subject(kind, name),), _decoded(arguments))
 
 
 def _decoded(arguments: str) -> dict[str, Any]:

@@ -1,18 +1,18 @@
 """What the pages' forms send, and how every page is shown."""
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from fastapi import Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from libs.common.control.entries import Off, ServerAccess
-from libs.common.errors import BadRequest
+from libs.common.control.entries import ServerAccess
+from libs.common.errors import BadRequest, LockgateError
 from libs.common.web import notices
 from libs.common.web.frame import Pages
 from libs.common.web.notices import Notice
-from services.policy import switches
 from services.policy.console.texts import (
     command_of,
     environment_of,
@@ -22,6 +22,10 @@ from services.policy.console.texts import (
 from services.policy.definition import Definition, InitialAccess
 from services.policy.domain import Precondition, Server
 from services.policy.features import KINDS, Choice, Kind, check_names, chosen
+
+# Whether to do it, or to see what it would have done in the last days.
+Action: TypeAlias = Literal["save", "try"]
+Days: TypeAlias = Literal["1", "7", "30"]
 
 pages = Pages(Path(__file__).parent.parent / "pages")
 
@@ -124,15 +128,6 @@ class NewServerForm(ServerForm):
                 raise BadRequest("choose what the default group may use")
 
 
-class SwitchForm(BaseModel):
-    enabled: bool
-    reason: str = ""
-
-    def off(self) -> Off | None:
-        """What is kept of a switch that is off; none for one that is on. Raises `BadRequest`."""
-        return None if self.enabled else switches.off(self.reason)
-
-
 class NamesForm(BaseModel):
     """Names of what a server offers, one on each line."""
 
@@ -145,7 +140,16 @@ class NamesForm(BaseModel):
 
 
 class GroupForm(BaseModel):
-    name: str
+    """`id` is asked for when it is created; then there is no `version`."""
+
+    name: str = ""
+    id: str = ""
+    version: str = ""
+
+
+class VersionForm(BaseModel):
+    """A button."""
+
     version: str
 
 
@@ -156,6 +160,8 @@ class AccessForm(BaseModel):
     mode: Literal["none", "allow", "deny"]
     version: str
     back: Literal["group", "server"] = "group"
+    action: Action = "save"
+    days: Days = "7"
     known_tools: str = ""
     known_prompts: str = ""
     known_resources: str = ""
@@ -173,11 +179,28 @@ class AccessForm(BaseModel):
         return Choice(check_names(kind, _names(getattr(self, f"known_{kind}"))), getattr(self, kind))
 
 
+def problem(error: LockgateError | None, what: str = "Not saved") -> Notice | None:
+    """What to say above a form that was not taken."""
+    if error is None:
+        return None
+    return Notice(f"{what}: {error.title}. {error.detail}".rstrip(), "bad")
+
+
+def id_of(id: str, name: str) -> str:
+    """The id that was typed, or else one that is like the name."""
+    return id.strip() or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].rstrip("-")
+
+
 def unless_changed(version: str) -> Precondition:
     """Only if the thing is as it was when the form was made. Raises `BadRequest`."""
     if not version.isdecimal() or len(version) > 18:
         raise BadRequest("the form's version field is no number")
     return Precondition(version=int(version))
+
+
+def words(text: str) -> list[str]:
+    """Names that stand in a line or in several, with commas or without."""
+    return text.replace(",", " ").split()
 
 
 def _names(text: str) -> list[str]:

@@ -13,12 +13,13 @@ from libs.common.web import notices
 from libs.common.web.notices import Notice
 from libs.common.web.session import Administrator
 from services.policy import clients
+from services.policy.console import tools
 from services.policy.console.choices import Choices
 from services.policy.console.forms import (
     NamesForm,
     NewServerForm,
     ServerForm,
-    SwitchForm,
+    problem,
     show,
     unless_changed,
 )
@@ -29,7 +30,7 @@ from services.policy.names import check_slug
 from services.policy.upstream import FeaturesUnknown
 from services.policy.views.servers import mcp_url
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 PAGE_SIZE = 100
 # Names of variables that are more often secrets than settings.
@@ -61,17 +62,6 @@ async def add_server(
     return notices.redirect(f"/servers/{slug}", notice, work.settings)
 
 
-@router.post("/servers/_organization")  # no slug begins with an underscore
-async def switch_organization(
-    admin: Administrator, work: Work, form: Annotated[SwitchForm, Form()]
-) -> Response:
-    event = "organization_enabled" if form.enabled else "organization_disabled"
-    write = partial(work.store.organization.switch, form.off(), admin.id)
-    done = await work.changes.make(admin, event, write)
-    said = "Everything is switched on again." if form.enabled else "Everything is switched off."
-    return notices.redirect("/servers", notices.after(said, done.receipt), work.settings)
-
-
 @router.get("/servers/{slug}")
 async def show_server(request: Request, _: Administrator, slug: str, work: Work) -> Response:
     return await _detail(request, slug, work)
@@ -88,18 +78,6 @@ async def edit_server(
     except LockgateError as error:
         return await _detail(request, slug, work, entered=form, error=error)
     return notices.redirect(f"/servers/{slug}", notices.after("Saved.", done.receipt), work.settings)
-
-
-@router.post("/servers/{slug}/switch")
-async def switch_server(
-    admin: Administrator, slug: str, work: Work, form: Annotated[SwitchForm, Form()]
-) -> Response:
-    event = "server_enabled" if form.enabled else "server_disabled"
-    write = partial(work.store.servers.switch, slug, form.off(), admin.id)
-    done = await work.changes.make(admin, event, write)
-    assert done.after
-    said = f"{done.after.definition.name} is switched {'on' if form.enabled else 'off'}."
-    return notices.redirect(f"/servers/{slug}", notices.after(said, done.receipt), work.settings)
 
 
 @router.post("/servers/{slug}/refresh")
@@ -160,9 +138,10 @@ async def _list(
         request,
         "servers.html",
         status=error.status if error else 200,
-        notice=_problem(error),
+        notice=problem(error),
         servers=shown,
         urls={server.slug: mcp_url(public_url, server.slug) for server in shown},
+        waiting={server.slug: tools.waiting(server) for server in shown},
         next=shown[-1].slug if len(servers) > PAGE_SIZE else None,
         organization=await to_thread(work.store.organization.get),
         fields=entered or NewServerForm(),
@@ -187,9 +166,10 @@ async def _detail(
         request,
         "server.html",
         status=error.status if error else 200,
-        notice=_problem(error),
+        notice=problem(error),
         server=server,
         url=url,
+        waiting=tools.waiting(server),
         offered=_counted(server.features) if any(known for _, known in server.features) else "",
         doubtful=[name for name in server.definition.environment if _SECRET.search(name)],
         replicas=await work.upstreams.processes(slug, len(tables.replicas)) if stdio else None,
@@ -208,9 +188,3 @@ def _lacks_credential(request: Request, server: Server) -> bool:
     return server.definition.auth == "api_key" and not any(
         credential.slug == server.slug and credential.is_for(entry) for credential in credentials
     )
-
-
-def _problem(error: LockgateError | None) -> Notice | None:
-    if error is None:
-        return None
-    return Notice(f"Not saved: {error.title}. {error.detail}".rstrip(), "bad")

@@ -14,7 +14,7 @@ from libs.common.control.entries import Group, Member, User
 from libs.common.control.tables import Tables
 from libs.common.decision import ladder
 from libs.common.decision.ladder import Call, Climb
-from libs.common.decision.subjects import Kind, Subject
+from libs.common.decision.subjects import USE, Subject
 from libs.common.tokens import Claims
 from services.policy.document.state import State
 from services.policy.domain import Server
@@ -22,7 +22,6 @@ from services.policy.domain import Server
 PEOPLE = 20  # named of those who gain or lose the same
 # Stands for a tool that nobody knows yet. No tool can be called so.
 _LATER = "\n"
-_METHODS: dict[Kind, str] = {"tool": "tools/call", "prompt": "prompts/get", "resource": "resources/read"}
 
 Later: TypeAlias = Literal["", "gains", "loses"]
 
@@ -54,11 +53,13 @@ def effects(tables: Tables, servers: Iterable[Server], present: State, wanted: S
     """By people and server, the most people first; nothing where nothing differs."""
     was, will = _tables(tables, present), _tables(tables, wanted)
     classes = _classes(tables.users, present, wanted)
-    everywhere = was.rules != will.rules
+    rules = (*was.rules.values(), *will.rules.values())
+    everywhere, by_group = was.rules != will.rules, any(rule.scope == "group" for rule in rules)
     offered = {server.slug: _uses(server) for server in servers}
     for each, people in sorted(classes.items(), key=lambda item: (-len(item[1]), item[0])):
         before, after = was.groups.get(each.before), will.groups.get(each.after)
-        for slug in sorted(_touched(before, after, everywhere, offered)):
+        ruled = everywhere or (by_group and each.before != each.after)
+        for slug in sorted(_touched(before, after, ruled, offered)):
             gains, loses = _difference(was, will, people[0], slug, offered[slug])
             if gains or loses:
                 yield _effect(people, each, slug, gains, loses)
@@ -85,12 +86,13 @@ def _classes(users: Mapping[str, User], present: State, wanted: State) -> dict[_
 
 
 def _touched(
-    before: Group | None, after: Group | None, everywhere: bool, offered: Mapping[str, object]
+    before: Group | None, after: Group | None, ruled: bool, offered: Mapping[str, object]
 ) -> set[str]:
-    """The servers of which the group before and the one after may use something else."""
+    """The servers of which the group before and the one after may use something else. `ruled`: also where
+    both may use the same, since other rules may hold."""
     was, will = before.servers if before else {}, after.servers if after else {}
     both = was.keys() | will.keys()
-    return {slug for slug in both if slug in offered and (everywhere or was.get(slug) != will.get(slug))}
+    return {slug for slug in both if slug in offered and (ruled or was.get(slug) != will.get(slug))}
 
 
 def _uses(server: Server) -> list[Subject]:
@@ -147,5 +149,5 @@ def _usable(tables: Tables, user: User, slug: str, uses: Sequence[Subject]) -> l
 
 
 def _may(climb: Climb, slug: str, use: Subject) -> bool:
-    climb.call = Call(slug, _METHODS[use.kind], (use,))
+    climb.call = Call(slug, USE[use.kind], (use,))
     return not (ladder.group_may_use_subjects(climb) or ladder.rules_allow(climb))

@@ -14,7 +14,7 @@ from libs.common.errors import BadRequest
 from services.policy.document.state import GroupState, State
 from services.policy.features import KINDS, named
 from services.policy.names import check_group, check_name
-from services.policy.rules import group_of, servers_of, user_of
+from services.policy.rules import MOST, group_of, servers_of, user_of
 from services.policy.views.base import Body
 from services.policy.views.groups import AccessBody
 from services.policy.views.rules import QuotaBody, RuleBody
@@ -103,6 +103,8 @@ class _Reading:
         if document.quotas is not None:
             quotas = {id: quota for id, body in document.quotas.items() if (quota := self._quota(id, body))}
         for kind, entries in (("rules", rules), ("quotas", quotas)):
+            if len(entries) > MOST:
+                self._problem(kind, f"there are {len(entries)}, and {MOST} are the most")
             for id, entry in entries.items():
                 if (group := group_of(entry)) and group not in groups:
                     self._problem(f"{kind}.{id}", f"no group has the id {group[:80]!r}")

@@ -1,10 +1,10 @@
 """Who is in which group."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from heapq import nsmallest
 from operator import attrgetter
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from libs.common.control.entries import DEFAULT_GROUP
 from services.policy.domain import ANYTHING, Change, Member, Precondition
@@ -35,6 +35,27 @@ class Members:
             kept = {member.user: member for member in load_all(session)}
         members = (kept.get(user) or _member(user) for user in everybody if user > after)
         return nsmallest(limit, (one for one in members if one.group == group), key=attrgetter("user"))
+
+    def some(self, users: Collection[str]) -> dict[str, Member]:
+        """These, by user."""
+        with self._database.read() as session:
+            return {user: load(session, user) for user in users}
+
+    def users_in(self, group: str, everybody: Iterable[str]) -> set[str]:
+        """Those of `everybody` who are in the group. Cheaper than `of_group` where they are very many."""
+        is_default = group == DEFAULT_GROUP
+        of = col(MemberRow.group_id)
+        with self._database.read() as session:
+            query = select(MemberRow.user_id).where(of != group if is_default else of == group)
+            found = set(session.exec(query))
+        return {user for user in everybody if (user in found) is not is_default}
+
+    def counts(self, everybody: int) -> dict[str, int]:
+        """How many members each group has that has any, where there are so many users."""
+        query = select(MemberRow.group_id, func.count()).where(MemberRow.group_id != DEFAULT_GROUP)
+        with self._database.read() as session:
+            found = dict(session.exec(query.group_by(col(MemberRow.group_id))).all())
+        return found | {DEFAULT_GROUP: max(0, everybody - sum(found.values()))}
 
     def put(self, user: str, group: str, precondition: Precondition = ANYTHING) -> Change[Member]:
         """Move `user` into the group. Raises `UnknownGroup`."""

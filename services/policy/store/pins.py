@@ -12,6 +12,7 @@ from services.policy.store import pin_rows
 from services.policy.store.database import Database
 from services.policy.store.rows import server_row_of
 from services.policy.store.servers import load
+from services.policy.store.size import fitting
 from services.policy.tables import PinRow, ServerRow, offer
 
 
@@ -90,7 +91,7 @@ class Pins:
             if changed:
                 pin_rows.save(session, slug, changed, {})
                 row.version = version
-            return Change(before, load(session, row), (f"server.{slug}",))
+            return Change(before, fitting(load(session, row)), (f"server.{slug}",))
 
     @staticmethod
     def _before(session: Session, slug: str, precondition: Precondition) -> tuple[ServerRow, Server]:

@@ -10,6 +10,7 @@ from libs.common.control.entries import Quota, Rule
 from libs.common.errors import BadRequest, Conflict, NotFound
 from services.policy.domain import ANYTHING, Change, Precondition
 from services.policy.rules import (
+    MOST,
     Kept,
     QuotaExists,
     RuleExists,
@@ -21,8 +22,6 @@ from services.policy.rules import (
 from services.policy.store.database import Database
 from services.policy.store.rows import group_row, server_row_of
 from services.policy.tables import QuotaRow, RuleRow
-
-MOST = 1000  # of each: gateways hold all of them against calls
 
 R = TypeVar("R", RuleRow, QuotaRow)
 E = TypeVar("E", Rule, Quota)

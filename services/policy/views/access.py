@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from libs.common.control.owner import Receipt
 from services.policy.document.effects import Effect, Later
-from services.policy.document.state import Difference, What
+from services.policy.document.state import What
 
 
 class DifferenceView(BaseModel):
@@ -43,10 +43,10 @@ class PlanView(BaseModel):
     more_effects: int
 
     @classmethod
-    def of(cls, etag: str, differences: list[Difference], effects: list[Effect], more: int) -> Self:
+    def of(cls, etag: str, differences: list[DifferenceView], effects: list[Effect], more: int) -> Self:
         return cls(
             etag=etag,
-            differences=[DifferenceView(**asdict(each)) for each in differences],
+            differences=differences,
             effects=[EffectView(**asdict(each)) for each in effects],
             more_effects=more,
         )

@@ -2,13 +2,13 @@
 
 from typing import Self
 
-from pydantic import AwareDatetime, BaseModel
+from pydantic import BaseModel
 
 from libs.common.control.entries import Off
 from libs.common.control.owner import Receipt
 from services.policy import switches
 from services.policy.switches import Level, Switch
-from services.policy.views.base import Body, Versioned
+from services.policy.views.base import Body, Moment, Versioned
 
 
 class OffBody(Body):
@@ -16,7 +16,7 @@ class OffBody(Body):
     itself."""
 
     reason: str = ""
-    until: AwareDatetime | None = None
+    until: Moment | None = None
 
     def off(self) -> Off:
         """What is kept of it. Raises `BadRequest`."""

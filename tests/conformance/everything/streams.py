@@ -6,9 +6,16 @@ from typing import Annotated
 from mcp import MCPError
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.prompts.base import Prompt
-from mcp.server.streamable_http import EventCallback, EventId, EventMessage, EventStore, StreamId
+from mcp.server.streamable_http import (
+    GET_STREAM_KEY,
+    EventCallback,
+    EventId,
+    EventMessage,
+    EventStore,
+    StreamId,
+)
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp_types import MISSING_REQUIRED_CLIENT_CAPABILITY, JSONRPCMessage
+from mcp_types import MISSING_REQUIRED_CLIENT_CAPABILITY, JSONRPCError, JSONRPCMessage, JSONRPCResponse
 from pydantic import Field
 
 
@@ -17,22 +24,42 @@ class Events(EventStore):
 
     def __init__(self) -> None:
         self._events: list[tuple[StreamId, JSONRPCMessage | None]] = []
+        self._stored = asyncio.Condition()
 
     async def store_event(self, stream_id: StreamId, message: JSONRPCMessage | None) -> EventId:
-        self._events.append((stream_id, message))
-        return str(len(self._events) - 1)
+        async with self._stored:
+            self._events.append((stream_id, message))
+            self._stored.notify_all()
+            return str(len(self._events) - 1)
 
     async def replay_events_after(
         self, last_event_id: EventId, send_callback: EventCallback
     ) -> StreamId | None:
+        """Sends what came on the stream of an event after it; of a request's stream, what is yet to come too.
+
+        The SDK follows a stream only some time after this has returned the stream's name, and what comes in
+        between is lost to the client. That must not be a call's response: so there the SDK gets no name.
+        """
         place = int(last_event_id) if last_event_id.isdecimal() else len(self._events)
         if place >= len(self._events):
             return None
         stream = self._events[place][0]
-        for later, (its_stream, message) in enumerate(self._events[place + 1 :], place + 1):
-            if its_stream == stream and message is not None:  # without one it is there for its id only
-                await send_callback(EventMessage(message, str(later)))
-        return stream
+        while True:
+            place += 1
+            if place >= len(self._events) and stream == GET_STREAM_KEY:
+                return stream
+            message = await self._event(place, stream)
+            if message is not None:
+                await send_callback(EventMessage(message, str(place)))
+            if isinstance(message, JSONRPCResponse | JSONRPCError):
+                return None
+
+    async def _event(self, place: int, stream: StreamId) -> JSONRPCMessage | None:
+        """The event there, once there is one; None where it is not the stream's, or there for its id only."""
+        async with self._stored:
+            await self._stored.wait_for(lambda: place < len(self._events))
+        its_stream, message = self._events[place]
+        return message if its_stream == stream else None
 
 
 class ResumableSessions(StreamableHTTPSessionManager):

@@ -1,6 +1,5 @@
 """A real auth service on a real NATS server and a real SQLite file."""
 
-import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +8,13 @@ import pytest
 from argon2.profiles import RFC_9106_LOW_MEMORY
 from pydantic import SecretStr
 
-from libs.common.sql import sqlite_url
 from services.auth import passwords
 from services.auth.app import create_app
 from services.auth.settings import AuthSettings
-from services.auth.store.database import Database
+from services.auth.store.database import MIGRATIONS
 from tests.conftest import Nats
 from tests.unit.auth.house import EMAIL, ORIGIN, PASSWORD, Browser, Client, House
+from tests.unit.conftest import Migrated
 
 CHEAP = replace(RFC_9106_LOW_MEMORY, time_cost=1, memory_cost=8, parallelism=1)
 
@@ -26,21 +25,10 @@ def argon2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "RFC_9106_LOW_MEMORY", CHEAP)
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with the tables and nothing in them, to be copied: to make them takes as long as a test."""
-    database = tmp_path_factory.mktemp("migrated") / "auth.db"
-    opened = Database(sqlite_url(database))
-    opened.open()
-    opened.close()
-    return database
-
-
 @pytest.fixture
-def settings(nats: Nats, tmp_path: Path, migrated: Path) -> AuthSettings:
+def settings(nats: Nats, tmp_path: Path, migrated: Migrated) -> AuthSettings:
     data = tmp_path / "data"
-    data.mkdir(mode=0o700)
-    shutil.copy(migrated, data)
+    migrated(MIGRATIONS, data / "auth.db")
     return AuthSettings(
         public_url=ORIGIN,
         data_dir=data,

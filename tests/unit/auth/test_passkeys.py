@@ -2,16 +2,14 @@
 (WebAuthn Level 3)."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 
 from services.auth.app import create_app
 from services.auth.settings import AuthSettings
-from tests.conftest import Nats
 from tests.unit.auth.authenticator import Authenticator, b64, options_of
 from tests.unit.auth.house import EMAIL, PASSWORD, Browser, House
 
@@ -22,24 +20,9 @@ Change = Callable[[Authenticator], object]
 
 
 @pytest.fixture
-def settings(nats: Nats, tmp_path: Any) -> AuthSettings:
+def settings(settings: AuthSettings) -> AuthSettings:
     """As those of all tests, at a name: browsers have no passkeys for addresses."""
-    return AuthSettings(
-        public_url=ORIGIN,
-        data_dir=tmp_path / "data",
-        nats_url=nats.url,
-        auth_admin_email=EMAIL,
-        auth_admin_password=SecretStr(PASSWORD),
-    )
-
-
-@pytest.fixture
-async def house(settings: AuthSettings) -> AsyncIterator[House]:
-    app = create_app(settings)
-    house = House(app, settings)
-    async with app.router.lifespan_context(app):
-        yield house
-        await house.close()
+    return settings.model_copy(update={"public_url": ORIGIN})
 
 
 async def begin_adding(browser: Browser, password: str = PASSWORD, name: str = "My phone") -> dict[str, Any]:

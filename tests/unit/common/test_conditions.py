@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from libs.common.decision.conditions import LENGTH, InvalidCondition, condition
+from libs.common.decision.patterns import cost
 
 MISTAKES: dict[str, tuple[str, str]] = {
     # name: the condition with ⟨ where the mistake is, and a part of the message
@@ -23,6 +24,16 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "a pattern that the caller gives": ("tool.matches(⟨arguments.pattern)", "as one text"),
     "a pattern that the caller completes": ("tool.matches(⟨'a' + arguments.pattern)", "as one text"),
     "a zone that is none": ("now.getHours(⟨'Europe/Berlln') > 8", "no time zone 'Europe/Berlln'"),
+    "a pattern that takes tens of milliseconds": ("arguments.x.matches(⟨r'^\\w{1,64}$')", "too long"),
+    "one that is written with escapes": ("arguments.x.matches(⟨'^\\\\w{1,64}$')", "too long"),
+    "several that take as much together": (
+        "arguments.x.matches(r'^\\w{20}$') && arguments.x.matches(⟨r'^\\w{20}$')",
+        "too long",
+    ),
+    "one that does so in a loop": ("arguments.to.all(x, x.matches(⟨r'^\\w{1,3}$'))", "too long"),
+    "a pattern in loops in loops": ("arguments.a.all(x, x.all(y, y.matches(⟨'a')))", "in loops in loops"),
+    "a list of large things": ("arguments.a.map(x, ⟨arguments.a).size() > 3", "goes through"),
+    "one that is made in a loop": ("arguments.a.all(x, x.map(y, [⟨arguments.a]) == [])", "goes through"),
     "loops too deep": (
         "arguments.a.all(x, x.all(y, y.all⟨(z, z == 1)))",
         "2 deep",
@@ -54,10 +65,44 @@ def test_a_mistake_is_told_with_its_place(name: str) -> None:
         ("arguments.path.matches(r'^/srv/(a|b)/') && now.getDayOfWeek('Europe/Berlin') in [0, 6]", 0),
         ("[1].all(user, user > 0) && timestamp('2026-01-01T00:00:00Z') < now", 1),
         ("tool.\n  startsWith('x')", 0),
+        (r"arguments.to.all(x, x.matches('^[a-z0-9._%+-]+@example[.]com$'))", 2),
+        (r"arguments.x.matches(r'^[\w.-]{1,20}$') && arguments.a.all(x, x == 1)", 1),
+        ("arguments.a.map(x, x.arguments).all(y, y == arguments.b)", 1),
     ],
 )
 def test_what_is_right_passes_and_its_loops_are_counted(source: str, nesting: int) -> None:
     assert condition(source).nesting == nesting
+
+
+@pytest.mark.parametrize(
+    ("pattern", "counted"),
+    [
+        (r"\w{1,64}", 64),
+        (r"\w{64}", 64),
+        (r"\w{64,}?", 64),
+        (r"(?:a|\w){8}{8}", 64),
+        (r"(\w){64}", 64),
+        (r"(?<n>(\w{2}){32})", 64),
+        (r"[)\w]{64}", 64),
+        (r"[(\w]{64}", 64),
+        (r"[]\w]{64}", 64),
+        (r"[^]\w]{64}", 64),
+        (r"[\]\w]{64}", 64),
+        (r"[a[\w]]{64}", 64),
+        (r"\pL{64}", 64),
+        (r"\P{Greek}{64}", 64),
+        (r"\w" * 64, 64),
+        (r"\w+", 1),
+        (r"\\w{64}", 0),
+        (r"[a-z0-9_]{1,64}", 0),
+    ],
+)
+def test_a_pattern_costs_what_it_counts(pattern: str, counted: int) -> None:
+    assert 350 * counted <= cost(pattern) <= 350 * counted + 3000
+
+
+def test_a_pattern_that_is_written_with_spaces_cannot_be_told() -> None:
+    assert cost(r"(?ix)\w {64}") == float("inf")
 
 
 def test_the_variables_of_a_condition_are_those_that_it_reads() -> None:

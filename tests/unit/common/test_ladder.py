@@ -11,6 +11,7 @@ from libs.common.control.entries import (
     Member,
     Org,
     Revoked,
+    Rule,
     Server,
     ServerAccess,
     User,
@@ -202,6 +203,15 @@ def test_without_an_entry_for_the_organization_nothing_is_admitted() -> None:
     state = tables()
     state.apply("org", None)
     assert decide(state, 1, True, CLAIMS, CALL).reason == "organization_disabled"
+
+
+def test_nothing_exempts_from_a_rule_that_cannot_be_read() -> None:
+    state = tables(Rule(version=1, id="ok", name="ok", effect="allow", priority=1000))
+    state.apply("rule.new", b'{"version":1,"id":"new","name":"new","effect":"of a later version"}')
+    decision = decide(state, 1, True, CLAIMS, CALL)
+    assert (decision.allowed, decision.rule) == (False, "rule.new")
+    state.apply("rule.new", None)
+    assert decide(state, 1, True, CLAIMS, CALL).allowed
 
 
 def test_lists_show_exactly_what_calls_are_allowed() -> None:

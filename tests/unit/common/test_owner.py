@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import cast
 
 import msgspec
+import nats.errors
 import pytest
 
 from libs.common.bus import Bus
@@ -12,6 +13,7 @@ from libs.common.control import owner as owner_module
 from libs.common.control.entries import AnyEntry, Org, User, key_of
 from libs.common.control.follower import Follower
 from libs.common.control.owner import Owner
+from libs.common.errors import Unavailable
 from libs.common.settings import Settings
 
 
@@ -86,3 +88,40 @@ async def test_a_log_that_is_lost_halfway_is_compared_from_the_beginning(owner: 
     assert not comparing.done(), "in the middle of it"
     log.lose()
     assert set(await comparing) == set(ENTRIES)
+
+
+async def test_an_entry_that_cannot_be_written_keeps_no_other_from_it(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    async def bring(key: str) -> int:
+        if key == "user.u1":
+            raise nats.errors.MaxPayloadError
+        written.append(key)
+        return 1
+
+    monkeypatch.setattr(owner, "_bring", bring)
+    monkeypatch.setattr(Bus, "connected", True)
+    with pytest.raises(Unavailable, match=r"user\.u1"):
+        await owner._bring_all(["org", "user.u1", "user.u2"])
+    assert written == ["user.u2", "org"]
+
+
+async def test_a_log_that_is_written_anew_gets_no_organization_before_all_the_rest(
+    owner: Owner, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    async def bring(key: str) -> int:
+        if key == "user.u1":
+            raise nats.errors.MaxPayloadError
+        written.append(key)
+        return 1
+
+    monkeypatch.setattr(owner, "_bring", bring)
+    monkeypatch.setattr(Bus, "connected", True)
+    log.lose()
+    with pytest.raises(Unavailable):
+        await owner._bring_all(["org", "user.u1", "user.u2"])
+    assert written == ["user.u2"]

@@ -48,6 +48,7 @@ def test_a_value_stays_on_its_line() -> None:
         ("example_api_key", "swordfish"),
         ("example_bus_url", "nats://user:swordfish@bus"),
         ("public_url", "https://example.com/?token=swordfish"),
+        ("nats_url", "nats://lockgate:swordfish@nats:4222"),
     ],
 )
 def test_a_value_that_may_be_a_secret_is_not_shown(name: str, value: str) -> None:

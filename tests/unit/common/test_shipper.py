@@ -1,9 +1,12 @@
 """The shipper against a real NATS server: in order, each line once, through restarts and outages."""
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.js.errors import NotFoundError
@@ -168,3 +171,31 @@ async def test_what_activity_purged_behind_the_last_message_is_not_shipped_again
         pass
     assert seqs == sorted(set(seqs))
     await journal.stop()
+
+
+async def test_it_stops_at_once_though_the_cancellation_is_lost_to_an_acknowledgement(
+    ship: Ship, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`asyncio.wait_for` of Python 3.11, in our NATS client, swallows one that comes with its answer."""
+    bus, journal, publishing = await ship.bus(), await ship.journal(), asyncio.Event()
+    publish = bus.js.publish
+
+    async def losing(*args: Any, **options: Any) -> Any:
+        publishing.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return await publish(*args, **options)
+
+    async def cancel_once(task: "asyncio.Task[None]") -> None:
+        task.cancel()
+        await asyncio.wait([task])
+
+    monkeypatch.setattr(bus.js, "publish", losing)
+    monkeypatch.setattr("libs.common.shipper.cancel", cancel_once)
+    shipper = Shipper(bus, journal, ship.settings)
+    await shipper.start()
+    write(journal, 1)
+    await publishing.wait()
+    stopped, _ = await asyncio.wait({asyncio.create_task(shipper.stop())}, timeout=10)
+    assert stopped
+    assert await ship.shipped() == [1]

@@ -7,6 +7,8 @@ import pytest
 
 from libs.common.bus import Refused
 from libs.common.control.entries import DEFAULT_GROUP, Group, ServerAccess
+from services.credentials.departures import departures
+from services.credentials.domain import Draft, Owner
 from tests.conftest import eventually
 from tests.unit.conftest import Person, Shipped, SignIn
 from tests.unit.credentials.conftest import Vault, server
@@ -223,3 +225,15 @@ async def test_a_log_that_was_lost_does_not_look_like_everybody_left(vault: Vaul
     await vault.control.remove("user.ada")
     await eventually(lambda: "wiki.ada" not in follower.tables.credentials)
     assert "wiki.bob" in follower.tables.credentials
+
+
+async def test_who_comes_while_it_is_compared_is_not_taken_for_one_who_left(
+    vault: Vault, sign_in: SignIn
+) -> None:
+    """Here this replica's tables are behind another's, which has stored something for her already."""
+    parts, follower = vault.app.state.parts, vault.app.state.follower
+    draft = Draft(kind="api_key", secret=b'{"key":"mias"}', origin="https://wiki.example.com")
+    parts.store.accounts.put(Owner("wiki", "mia"), draft, "mia@example.com")
+    await sign_in("member", "mia")
+    leaving = departures(vault.control.bus, parts.store.accounts, parts.changes, follower)
+    assert await leaving.departed() == []

@@ -1,31 +1,21 @@
 """Every store, read and delete leaves an admin event; no event, log line or page holds the key."""
 
-import asyncio
 import json
-from typing import Any
 
 import pytest
 
 from tests.unit.conftest import Shipped
 from tests.unit.credentials.conftest import Vault
+from tests.unit.records import admin_events
 
 KEY = "needle-7f3a9c2b1d"
-
-
-async def _events(shipped: Shipped, count: int) -> list[dict[str, Any]]:
-    """The first `count` admin events, waited for."""
-    found: list[dict[str, Any]] = []
-    async with asyncio.timeout(10):
-        while len(found) < count:
-            found = await shipped("admin_events")
-    return found
 
 
 async def test_store_read_and_delete_are_recorded(vault: Vault, shipped: Shipped) -> None:
     account = await vault.store(KEY)
     await vault.open()
     await vault.api.delete("/api/credentials/wiki/organization")
-    placed, stored, read, deleted = await _events(shipped, 4)
+    placed, stored, read, deleted = await admin_events(shipped, 4)
     assert (placed["event"], placed["subject"]) == ("provider_changed", "provider.wiki")
     assert json.loads(placed["after"])["layout"]["placements"] == [
         {"into": "header", "name": "X-Api-Key", "template": "{key}"}
@@ -49,7 +39,7 @@ async def test_store_read_and_delete_are_recorded(vault: Vault, shipped: Shipped
 async def test_a_read_names_who_asked(vault: Vault, shipped: Shipped) -> None:
     await vault.store(KEY)
     await vault.open(asker="policy")
-    *_, read = await _events(shipped, 3)
+    *_, read = await admin_events(shipped, 3)
     assert (read["event"], read["actor"]) == ("credential_read", "policy")
 
 
@@ -57,7 +47,7 @@ async def test_storing_the_same_again_is_not_recorded(vault: Vault, shipped: Shi
     await vault.store(KEY)
     await vault.store(KEY)
     await vault.open()
-    events = await _events(shipped, 3)
+    events = await admin_events(shipped, 3)
     assert [event["event"] for event in events] == [
         "provider_changed",
         "credential_stored",
@@ -73,6 +63,6 @@ async def test_no_event_and_no_log_line_holds_the_key(
     await vault.store(KEY + "-2", header="Authorization")
     bad = {"header": "Host", "key": KEY}
     await vault.api.put("/api/credentials/wiki/organization", json=bad)
-    assert KEY not in json.dumps(await _events(shipped, 3))
+    assert KEY not in json.dumps(await admin_events(shipped, 3))
     said = capfd.readouterr()
     assert KEY not in said.out + said.err

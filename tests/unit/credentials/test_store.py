@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from libs.common.control.entries import CredentialVersion
 from libs.common.sql import open_database, sqlite_url
@@ -180,3 +182,10 @@ def test_whoever_connects_again_while_it_is_removed_does_not_take_the_token_from
     store.accounts.remove(first)
     assert _put(store, "two", "Work") != first
     assert store.accounts.open(first)[1] == b"one"
+
+
+def test_an_error_of_the_database_does_not_tell_the_values(store: CredentialStore) -> None:
+    """It is logged, with its traceback."""
+    with store.database.engine.connect() as connection, pytest.raises(SQLAlchemyError) as failed:
+        connection.execute(text("INSERT INTO nowhere VALUES (:secret)"), {"secret": "swordfish"})
+    assert "swordfish" not in str(failed.value)

@@ -14,7 +14,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from libs.common.control.entries import Group, Server, ServerAccess, Transport
 from services.gateway.app import Gateway, create_app
-from tests.asgi import serve
+from tests.asgi import PLAIN, serve
 from tests.conftest import eventually, free_port
 from tests.unit.gateway import mcp_servers
 from tests.unit.gateway.conftest import PUBLIC_URL, House, token
@@ -78,7 +78,7 @@ async def connected(behind: Behind, kind: ClientKind, at: str = "", **options: A
             yield client
         return
     async with (
-        httpx2.AsyncClient(headers=behind.bearer(), timeout=30) as http,
+        httpx2.AsyncClient(headers=behind.bearer(), timeout=30, verify=PLAIN) as http,
         Client(streamable_http_client(url, http_client=http), mode=kind, **options) as client,
     ):
         yield client
@@ -180,5 +180,5 @@ class ByHand:
 
 @asynccontextmanager
 async def by_hand(behind: Behind, user: str = "alice", at: str = "") -> AsyncIterator[ByHand]:
-    async with httpx2.AsyncClient(timeout=20) as http:
+    async with httpx2.AsyncClient(timeout=20, verify=PLAIN) as http:
         yield ByHand(behind, http, at or behind.house.url, behind.bearer(user))

@@ -41,7 +41,7 @@ from libs.common.requests import (
 from libs.common.sealed import seal
 from services.gateway.app import Gateway, create_app
 from services.gateway.settings import GatewaySettings
-from tests.asgi import serve
+from tests.asgi import PLAIN, serve
 from tests.conftest import Nats, eventually, free_port
 
 PUBLIC_URL = "https://gate.example"
@@ -61,6 +61,7 @@ class Exchange:
     send: Callable[[dict[str, Any]], Awaitable[None]]
     receive: Callable[[], Awaitable[dict[str, Any]]]
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    target: str = ""  # path and query, as they were sent
 
     @property
     def message(self) -> dict[str, Any]:
@@ -109,7 +110,8 @@ class Upstream:
             if not message.get("more_body"):
                 break
         headers = {k.decode(): v.decode() for k, v in scope["headers"]}
-        exchange = Exchange(scope["method"], headers, body, send, receive)
+        path = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+        exchange = Exchange(scope["method"], headers, body, send, receive, target=path.decode())
         self.seen.append(exchange)
         if self.script:
             await self.script(exchange)
@@ -242,7 +244,7 @@ async def house(nats: Nats, tmp_path: Path) -> AsyncIterator[House]:
         stack.push_async_callback(bus.stop)
         gateway, port = create_app(settings), free_port()
         await serve(gateway, port, stack)
-        client = await stack.enter_async_context(httpx2.AsyncClient(timeout=10))
+        client = await stack.enter_async_context(httpx2.AsyncClient(timeout=10, verify=PLAIN))
         url = f"http://127.0.0.1:{port}"
         house = House(gateway, upstream, bus, url, tmp_path, client)
         await house.put(*world(upstream.url))

@@ -82,7 +82,7 @@ class Writer:
             "uri": self._text(URIS),
             "ref": self._object("ref", reference),
             "notifications": self._object("notifications", wanted),
-            "arguments": self._anything(),
+            "arguments": self._object("arguments", {"text": self._text(NAMES), "other": self._anything()}),
         }
         if self._random.random() < 0.3:
             params["_meta"] = self._object("_meta", version)

@@ -65,7 +65,7 @@ async def served(app: Any) -> AsyncIterator[str]:
     """Serve `app` with uvicorn on the test's loop; gives its origin, `http://127.0.0.1:<port>`."""
     async with AsyncExitStack() as stack:
         port = free_port()
-        await serve(app, port, stack)
+        await serve(app, port, stack, timeout_graceful_shutdown=0)  # streams of a gateway stay open
         yield f"http://127.0.0.1:{port}"
 
 

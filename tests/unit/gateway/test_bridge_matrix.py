@@ -15,6 +15,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, ElicitResult, TextContent
 
 from libs.common.control.entries import Group, Processes, Server, ServerAccess
+from tests.asgi import PLAIN
 from tests.conftest import eventually
 from tests.unit.gateway import stdio_made
 from tests.unit.gateway.bridge_made import (
@@ -106,7 +107,7 @@ async def at(house: House, path: str, kind: ClientKind) -> AsyncIterator[Client]
         async with Client(transport, mode="legacy", elicitation_callback=accept) as client:
             yield client
         return
-    async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
+    async with httpx2.AsyncClient(headers=headers, timeout=30, verify=PLAIN) as http:
         transport = streamable_http_client(house.url + path, http_client=http)
         async with Client(transport, mode=kind, elicitation_callback=accept) as client:
             yield client

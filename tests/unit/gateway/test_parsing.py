@@ -54,7 +54,7 @@ def test_what_is_accepted_reads_the_same_to_every_parser(body: bytes) -> None:
             assert accepted.name in {decoded["params"].get("name"), decoded["params"].get("uri")}
 
 
-@given(names, names, st.booleans(), values)
+@given(names, names, st.booleans(), st.none() | st.dictionaries(st.text(), values, max_size=3))
 def test_the_tool_of_a_well_formed_call_is_found_and_its_parameters_kept_as_they_came(
     name: str, uri: str, ascii_only: bool, arguments: object
 ) -> None:

@@ -20,7 +20,7 @@ class Vault:
 
     version = 1
 
-    async def request(self, _: str, query: OpenCredential, __: Any) -> SealedCredential:
+    async def request(self, _: str, query: OpenCredential, __: Any, timeout: float) -> SealedCredential:
         secret = msgspec.json.encode(Injection(headers={"X-Api-Key": f"secret {self.version}"}))
         context = credential_context(query.slug, query.user, self.version)
         return SealedCredential(version=self.version, box=seal(secret, query.public_key, context))

@@ -22,16 +22,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.embedded.lifespan import Lifespan
 from services.gateway.app import create_app as create_gateway
 from services.gateway.settings import GatewaySettings
-from services.policy.app import create_app
+from services.policy.app import MIGRATIONS, create_app
 from services.policy.settings import PolicySettings
 from tests.conftest import Nats, eventually, free_port
-from tests.unit.conftest import IN_BROWSER, ControlLog, Person, Serve, SignIn
+from tests.unit.conftest import IN_BROWSER, ControlLog, Migrated, Person, Serve, SignIn
 
 LEASE = 1.0  # seconds; short, so that tests of expiry are
 
 
 @pytest.fixture
-def settings(nats: Nats, tmp_path: Path) -> PolicySettings:
+def settings(nats: Nats, tmp_path: Path, migrated: Migrated) -> PolicySettings:
+    migrated(MIGRATIONS, tmp_path / "data" / "policy.db")
     return PolicySettings(
         nats_url=nats.url, data_dir=tmp_path / "data", lease=LEASE, policy_upstream_timeout=2.0
     )

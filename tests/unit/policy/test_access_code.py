@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import eventually
 from tests.unit.conftest import Person, Shipped, SignIn
 from tests.unit.policy.conftest import Policy
-from tests.unit.policy.records import admin_events
+from tests.unit.records import admin_events
 
 ACCESS = "/api/policy/access"
 EVERYONE: dict[str, Any] = {"name": "Everyone"}

@@ -7,13 +7,14 @@ from functools import partial
 import pytest
 
 from libs.common.control.entries import DEFAULT_GROUP, User
+from libs.common.control.follower import SUBJECT
 from services.policy.app import create_app
-from services.policy.departures import Departures
+from services.policy.departures import departures
 from services.policy.settings import PolicySettings
 from tests.conftest import eventually
 from tests.unit.conftest import ControlLog, Serve, Shipped, Signer, SignIn
 from tests.unit.policy.conftest import Policy
-from tests.unit.policy.records import admin_events
+from tests.unit.records import admin_events
 
 
 @pytest.fixture
@@ -70,8 +71,8 @@ async def test_nobody_is_forgotten_while_auth_has_not_written_all_of_the_log(
     for user in ("mia", "noa"):
         store.members.put(user, "finance")
     await serve(app)
-    departures = Departures(control.bus, store, app.state.parts.changes, app.state.follower)
-    assert await departures.departed() == []
+    leaving = departures(control.bus, store, app.state.parts.changes, app.state.follower)
+    assert await leaving.departed() == []
     await control.put(User(version=1, id="noa", email="noa@example.com"))
     await control.put(Signer().entry)
     await _gone(control, "member.mia")
@@ -86,4 +87,14 @@ async def test_who_comes_while_it_is_compared_is_not_taken_for_one_who_has_gone(
     parts.store.groups.put("finance", "Finance")
     parts.store.members.put("mia", "finance")
     await sign_in("member", "mia")
-    assert await Departures(policy.control.bus, parts.store, parts.changes, follower).departed() == []
+    assert await departures(policy.control.bus, parts.store, parts.changes, follower).departed() == []
+
+
+async def test_who_has_an_entry_that_cannot_be_read_has_not_left(policy: Policy, mia: str) -> None:
+    """One that a later version of auth wrote."""
+    await policy.control.bus.js.publish(SUBJECT + "user.mia", b'{"version":2,"id":"mia","role":"owner"}')
+    tables = policy.app.state.follower.tables
+    await eventually(lambda: "mia" not in tables.users)
+    await policy.control.remove("user.noa")
+    await _gone(policy.control, "member.noa")
+    assert await policy.control.get("member.mia") is not None

@@ -11,7 +11,7 @@ from libs.common.control.entries import AnyEntry
 from tests.conftest import eventually
 from tests.unit.conftest import Person, Shipped, SignIn
 from tests.unit.policy.conftest import Policy
-from tests.unit.policy.records import admin_events
+from tests.unit.records import admin_events
 
 FINANCE = "/api/policy/groups/finance"
 

@@ -1,20 +1,10 @@
 """Every change leaves an admin event: who, what, before, after, and the revision at which it holds."""
 
-import asyncio
 import json
-from typing import Any
 
 from tests.unit.conftest import Shipped
 from tests.unit.policy.conftest import Policy
-
-
-async def _events(shipped: Shipped, count: int) -> list[dict[str, Any]]:
-    """The first `count` admin events, waited for."""
-    found: list[dict[str, Any]] = []
-    async with asyncio.timeout(10):
-        while len(found) < count:
-            found = await shipped("admin_events")
-    return found
+from tests.unit.records import admin_events
 
 
 async def test_a_change_is_recorded_with_its_author_before_and_after(
@@ -22,7 +12,7 @@ async def test_a_change_is_recorded_with_its_author_before_and_after(
 ) -> None:
     await policy.add("wiki")
     answer = await policy.api.put("/api/policy/servers/wiki/switch", json={"enabled": False, "reason": "x"})
-    saved, disabled = await _events(shipped, 2)
+    saved, disabled = await admin_events(shipped, 2)
     assert (saved["event"], saved["subject"], saved["before"]) == ("server_saved", "server.wiki", "")
     assert (disabled["event"], disabled["actor"]) == ("server_disabled", "ada")
     assert disabled["email"] == "ada@example.com"
@@ -43,7 +33,7 @@ async def test_each_kind_of_change_has_its_event(policy: Policy, shipped: Shippe
     ):
         answer = await policy.api.request(method, f"/api/policy/{path}", json=body)
         assert answer.status_code == 200, path
-    assert [event["event"] for event in await _events(shipped, 7)] == [
+    assert [event["event"] for event in await admin_events(shipped, 7)] == [
         "server_saved",
         "features_named",
         "access_changed",
@@ -58,5 +48,5 @@ async def test_what_changes_nothing_is_not_recorded(policy: Policy, shipped: Shi
     await policy.add("wiki")
     await policy.add("wiki")
     await policy.add("other")
-    events = await _events(shipped, 2)
+    events = await admin_events(shipped, 2)
     assert [event["subject"] for event in events] == ["server.wiki", "server.other"]

@@ -15,7 +15,7 @@ from services.policy.switches import LEVELS, Level, check_subject, entry_key
 from tests.conftest import eventually
 from tests.unit.conftest import Shipped, SignIn
 from tests.unit.policy.conftest import Policy
-from tests.unit.policy.records import admin_events
+from tests.unit.records import admin_events
 
 SWITCHES = "/api/policy/switches"
 CLIENT = "https://agent.example.com/client.json?v=1"

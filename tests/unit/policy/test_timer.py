@@ -17,7 +17,7 @@ from services.policy.settings import PolicySettings
 from services.policy.store import PolicyStore
 from tests.unit.conftest import ControlLog, Person, Serve, Shipped, SignIn
 from tests.unit.policy.conftest import Policy
-from tests.unit.policy.records import admin_events
+from tests.unit.records import admin_events
 
 WIKI = Definition(name="Wiki", url="https://wiki.example.com/mcp")
 SWITCH = "/api/policy/switches/server/wiki"

@@ -22,10 +22,12 @@ class OpenCredential(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SealedCredential(msgspec.Struct, frozen=True, kw_only=True):
-    """`box` opens (libs.common.sealed, context `credential_context`) to a JSON `Injection`."""
+    """`box` opens (libs.common.sealed, context `credential_context`) to a JSON `Injection`, good until
+    `expires_at` (Unix seconds; 0 where it does not end, or nobody knows when)."""
 
     version: int
     box: str
+    expires_at: float = 0.0
 
 
 class Injection(msgspec.Struct, frozen=True, kw_only=True):

@@ -91,7 +91,7 @@ class CredentialServer:
         except ValueError:
             raise BadRequest("the public key is not 32 bytes in Base64") from None
         self._record(account, query.asker)
-        return SealedCredential(version=account.version, box=box)
+        return SealedCredential(version=account.version, box=box, expires_at=account.expires_at)
 
     def _render(self, owner: Owner) -> tuple[Account, Injection]:
         """What the chosen account adds. Blocks."""

@@ -18,11 +18,12 @@ from services.gateway.capture import Capture
 from services.gateway.connection import Header, UpstreamFailed
 from services.gateway.credentials import Opened
 from services.gateway.downstream import Downstream
+from services.gateway.elicitation import declares
 from services.gateway.envelope import Malformed, check_headers, is_simple, parse
 from services.gateway.lists import is_filtered, is_personal
 from services.gateway.refusals import Refusal
 from services.gateway.running import Flight, TooMany
-from services.gateway.sessions import fingerprint
+from services.gateway.sessions import fingerprint, opens_urls
 from services.gateway.ticket import Caller, Refused, Shared, Ticket
 from services.gateway.upstream import (
     Response,
@@ -79,6 +80,7 @@ class Passage:
                 self._ticket.decide_early()
                 await self._read()
                 await self._parse()
+                await self._ticket.connected()
             diverted = self._divert(self._ticket, self._body)
             if diverted is not None and await diverted:
                 return
@@ -173,7 +175,7 @@ class Passage:
                 await ticket.admit(decision)
                 watch.begin(self._receive)
                 try:
-                    await self._exchange_or_renew(flight, decision, target, session, credential)
+                    await self._exchange(flight, decision, target, session, credential)
                 except UpstreamFailed as error:
                     await self._failed(error, decision, flight)
         finally:
@@ -188,46 +190,36 @@ class Passage:
             raise self._ticket.refused("session_foreign", detail, decision)
         return session
 
-    async def _exchange_or_renew(
-        self, flight: Flight, decision: Decision, target: Target, session: bytes, credential: Opened
-    ) -> None:
-        """Once more with a new credential where the upstream refuses the present one: a 401 says that the
-        request did not run."""
-        try:
-            await self._exchange(flight, decision, target, session, credential)
-        except UpstreamFailed as error:
-            renewed = await self._ticket.renewed(error, decision, credential)
-            if renewed is None:
-                raise
-            assert isinstance(flight.carrier, UpstreamExchange)
-            flight.carrier.release()
-            await self._exchange(flight, decision, target, session, renewed)
-
     async def _exchange(
         self, flight: Flight, decision: Decision, target: Target, session: bytes, credential: Opened
     ) -> None:
+        """Once more with a newer credential where the upstream refuses it: after a 401 nothing has run."""
+        response = await self._send_upstream(flight, decision, target, session, credential)
+        if response.status == 401 and (newer := await self._shared.wallet.renew(credential)):
+            credential = newer
+            response = await self._send_upstream(flight, decision, target, session, credential)
+        self._ticket.answering()
+        response.check()
+        if credential.redactor:
+            response.redact(credential.redactor)
+        await self._pass_on(response)
+
+    async def _send_upstream(
+        self, flight: Flight, decision: Decision, target: Target, session: bytes, credential: Opened
+    ) -> Response:
         server = decision.server
         assert server and isinstance(flight.carrier, UpstreamExchange)
         has_body = self._method == "POST"
         passed = headers.upstream(self._given, credential.headers, session, has_body=has_body)
-        response = await flight.carrier.run(
-            request_head(
-                self._method.encode(),
-                with_query(target, credential.query),
-                passed,
-                len(self._body) if has_body else None,
-            ),
+        target = with_query(target, credential.query)
+        return await flight.carrier.run(
+            request_head(self._method.encode(), target, passed, len(self._body) if has_body else None),
             self._body,
             server.connect_timeout,
             server.response_timeout,
             partial(self._ticket.decide_again, flight),
             idle_timeout=server.idle_timeout,
         )
-        self._ticket.answering()
-        response.check()
-        if credential.redactor:
-            response.redact(credential.redactor)
-        await self._pass_on(response)
 
     async def _pass_on(self, response: Response) -> None:
         ticket, envelope = self._ticket, self._ticket.envelope
@@ -251,7 +243,9 @@ class Passage:
     def _answer_headers(self, response: Response, *, sse: bool) -> list[Header]:
         out = headers.downstream(response.headers)
         if session := response.header(b"mcp-session-id"):
-            wrapped = self._shared.sessions.wrap(session, self._server, self._claims.subject)
+            envelope, user = self._ticket.envelope, self._claims.subject
+            can = opens_urls(self._session) or (envelope is not None and declares(envelope))
+            wrapped = self._shared.sessions.wrap(session, self._server, user, opens_urls=can)
             out.append((b"mcp-session-id", wrapped))
             self._ticket.record.session = fingerprint(wrapped)
         if sse:

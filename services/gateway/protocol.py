@@ -37,6 +37,8 @@ URL_ELICITATION_REQUIRED = -32042  # 2025-11-25 only, client/elicitation
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 CANCELLED = "notifications/cancelled"
+# 2026-07-28, basic/patterns/mrtr "Supported Requests": in answer to what a server may ask for input.
+MAY_ASK = frozenset({"tools/call", "prompts/get", "resources/read"})
 # 2026-07-28, basic/patterns/subscriptions.
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 # The member of a filter by which news of a list is asked for -> the notification.

@@ -64,7 +64,8 @@ def _overlap(data: bytes, secret: bytes) -> int:
 
 def _forms(value: bytes) -> Iterable[bytes]:
     """The value, its last word (the key behind `Bearer`), what `Basic` holds (RFC 7617), and all of them as
-    they stand in JSON and URLs: a header is Latin-1 there, a variable UTF-8."""
+    they stand in URLs, in JSON, and in JSON that is a text in JSON, as results of tools have it: a header is
+    Latin-1 there, a variable UTF-8."""
     scheme, _, word = value.rpartition(b" ")
     forms = [value, word]
     if scheme.lower() == b"basic":
@@ -75,14 +76,16 @@ def _forms(value: bytes) -> Iterable[bytes]:
         yield form
         yield quote(form, safe="").encode()
         for text in (form.decode("latin-1"), form.decode(errors="replace")):
-            plain = json.dumps(text)[1:-1]
-            yield from (written.encode() for written in _as_json_writers_do(plain))
-            yield json.dumps(text, ensure_ascii=False)[1:-1].encode(errors="replace")
+            once = set(_as_json_writers_do(text))
+            twice = (written for inner in once - {text} for written in _as_json_writers_do(inner))
+            yield from (written.encode(errors="replace") for written in (*once, *twice))
 
 
 def _as_json_writers_do(text: str) -> Iterable[str]:
-    """JSON text that is ASCII, as Python writes it, PHP, Go, and .NET."""
-    yield text
-    yield text.replace("/", "\\/")
-    yield text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"})
-    yield text.translate({ord(c): f"\\u{ord(c):04X}" for c in "<>&+'`"})
+    """`text` in JSON that is ASCII, as Python writes it, PHP, Go, and .NET; and in JSON that is not."""
+    plain = json.dumps(text)[1:-1]
+    yield plain
+    yield plain.replace("/", "\\/")
+    yield plain.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"})
+    yield plain.translate({ord(c): f"\\u{ord(c):04X}" for c in "<>&+'`"})
+    yield json.dumps(text, ensure_ascii=False)[1:-1]

@@ -8,10 +8,14 @@ Codes of our own lie outside -32768…-32000 (JSON-RPC 2.0, section 5.1).
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
+from services.gateway import messages
 from services.gateway.asgi import Send, respond
+from services.gateway.elicitation import Elicitation, Manner
+from services.gateway.protocol import URL_ELICITATION_REQUIRED
 
 DENIED = -31403
 UNKNOWN_SERVER = -31404
@@ -33,18 +37,25 @@ class Refusal:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     retry_after: int | None = None  # seconds, where that is known
     url: str = ""  # where the caller can do something about it
+    elicitation: Elicitation | None = None  # how their client can bring them there
 
 
 def body(refusal: Refusal, id: bytes) -> bytes:
-    """The JSON-RPC error response (JSON-RPC 2.0, section 5.1). `id` is the request's, as raw JSON."""
-    data: dict[str, str | int] = {"reason": refusal.reason, "decidedBy": "lockgate"}
+    """The JSON-RPC error response (JSON-RPC 2.0, section 5.1), or the result that asks the person to do
+    something first. `id` is the request's, as raw JSON."""
+    asking, code = refusal.elicitation, refusal.code
+    if asking and asking.manner == "result":
+        return messages.result(id, msgspec.Raw(asking.result()))
+    data: dict[str, Any] = {"reason": refusal.reason, "decidedBy": "lockgate"}
     if refusal.rule:
         data["rule"] = refusal.rule
     if refusal.retry_after is not None:  # some lanes have no headers of an answer
         data["retryAfter"] = refusal.retry_after
     if refusal.url:
         data["url"] = refusal.url
-    error = {"code": refusal.code, "message": refusal.message, "data": data | {"revision": refusal.revision}}
+    if asking:
+        code, data = URL_ELICITATION_REQUIRED, data | asking.error_data()
+    error = {"code": code, "message": refusal.message, "data": data | {"revision": refusal.revision}}
     return msgspec.json.encode({"jsonrpc": "2.0", "id": msgspec.Raw(id), "error": error})
 
 
@@ -89,6 +100,8 @@ _BY_REASON = {
 _RETRY_LATER = {429, 503}
 # What ends when somebody connects a credential.
 _CONNECTABLE = {"credential_missing", "credential_attention", "upstream_unauthorized"}
+# What a client can be asked to have done first. Not where the credential was good a moment ago.
+CONNECT_FIRST = {"credential_missing", "credential_attention"}
 
 
 def needs_no_body(reason: str) -> bool:
@@ -106,9 +119,11 @@ def refusal(
     answered: bool = True,
     retry_after: int | None = None,
     origin: str = "",
+    manner: Manner | None = None,
 ) -> Refusal:
     """The refusal for `reason`. `answered`: the message is a request, so an answer can carry the error.
-    `origin` is the public one, under which people find the pages."""
+    `origin` is the public one, under which people find the pages; `manner` how a client can be asked to open
+    one."""
     status, code = _BY_REASON[reason]
     hidden = reason in {"server_unknown", "server_not_allowed"}
     if hidden:  # the same answer for both, byte for byte
@@ -116,13 +131,16 @@ def refusal(
         reason, rule, revision = "server_unknown", "", 0
     else:
         message = f"Lockgate: {server}: {detail}"
-    url = f"{origin}/credentials/servers/{server}" if reason in _CONNECTABLE else ""
+    url = f"{origin}/credentials/servers/{server}" if origin and reason in _CONNECTABLE else ""
+    asking = None
+    if url and manner and reason in CONNECT_FIRST:
+        asking = Elicitation(manner, url, f"{message}. Connect your account, then go on.")
     if url:
         message += f". Connect it at {url}"
     if status == 200 and not answered:
         status = 403
     retry = [(b"retry-after", b"%d" % (retry_after or 1))] if status in _RETRY_LATER else []
-    return Refusal(status, code, message, reason, rule, revision, retry, retry_after, url)
+    return Refusal(status, code, message, reason, rule, revision, retry, retry_after, url, asking)
 
 
 async def answer(send: Send, refusal: Refusal, id: bytes) -> None:

@@ -3,8 +3,9 @@
 decide → credential → admit (quotas, journal) → forward, which is the lane's → conclude or fail (journal)
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from libs.common.clock import elapsed, iso, now
@@ -15,11 +16,11 @@ from libs.common.ids import new_id
 from libs.common.journal import Journal, JournalUnavailable
 from libs.common.records import CallRecord, Status
 from libs.common.tokens import Claims, InvalidToken
-from services.gateway import refusals
+from services.gateway import elicitation, refusals
 from services.gateway.authentication import Authenticator
 from services.gateway.capture import Outcome, Payload
 from services.gateway.connection import UpstreamFailed
-from services.gateway.credentials import Opened, Wallet
+from services.gateway.credentials import NeedsAttention, Opened, Wallet
 from services.gateway.envelope import Envelope
 from services.gateway.listen import Listen
 from services.gateway.lists import Unfilterable, as_private, filter_lists, is_personal
@@ -29,7 +30,7 @@ from services.gateway.quotas.admission import Counted, NotCounted, Quotas
 from services.gateway.quotas.limits import Use
 from services.gateway.refusals import Refusal
 from services.gateway.running import Flight, Running, Stoppable, TooMany, moved_away
-from services.gateway.sessions import Sessions, fingerprint
+from services.gateway.sessions import Sessions, fingerprint, opens_urls
 from services.gateway.settings import GatewaySettings
 
 # Refusals of these reasons mean that the token itself no longer holds: the answer is 401, not a verdict.
@@ -136,6 +137,20 @@ class Ticket:
         if not decision.allowed and refusals.needs_no_body(decision.reason):
             self.decide()
 
+    async def connected(self) -> None:
+        """Where somebody has just agreed to connect a credential: wait until they have, but not for ever.
+        Raises `Refused` when too many of their calls do."""
+        shared, claims, call = self._shared, self._caller.claims, self.call
+        if not elicitation.accepted(self.envelope):
+            return
+        try:
+            with suppress(TimeoutError), shared.running.receive(claims.subject):
+                async with asyncio.timeout(elicitation.WITHIN):
+                    while shared.decide(claims, call).reason in refusals.CONNECT_FIRST:
+                        await shared.wallet.change()
+        except TooMany:
+            raise self._too_many(shared.decide(claims, call)) from None
+
     def decide(self) -> Decision:
         """Climb the ladder. Raises `Refused` with the reason, or `Unauthenticated`."""
         decision = self._shared.decide(self._caller.claims, self.call)
@@ -179,7 +194,14 @@ class Ticket:
             answered=answered,
             retry_after=retry_after,
             origin=self._shared.settings.public_url if keyed else "",
+            manner=self._manner if reason in refusals.CONNECT_FIRST else None,
         )
+
+    @property
+    def _manner(self) -> elicitation.Manner | None:
+        caller = self._caller
+        can = caller.protocol == elicitation.SINCE and opens_urls(caller.session)
+        return elicitation.manner_for(self.envelope, opens_urls=can)
 
     # -- on its way -------------------------------------------------------------------------------
 
@@ -217,13 +239,9 @@ class Ticket:
         try:
             return await self._shared.wallet.open(decision.credential)
         except Unavailable as error:
-            raise self.refused("credential_unavailable", error.detail, decision) from error
-
-    async def renewed(self, error: UpstreamFailed, decision: Decision, credential: Opened) -> Opened | None:
-        """The credential with which to try again after `error`; None where that is no use."""
-        if error.reason != "upstream_unauthorized" or not decision.credential:
-            return None
-        return await self._shared.wallet.renew(decision.credential, credential)
+            attention = isinstance(error, NeedsAttention)
+            reason = "credential_attention" if attention else "credential_unavailable"
+            raise self.refused(reason, error.detail, decision) from error
 
     async def admit(self, decision: Decision) -> None:
         """Over quota, no call; no record, no call. Raises `Refused`."""

@@ -140,7 +140,8 @@ class UpstreamExchange:
         *,
         idle_timeout: float = IDLE_TIMEOUT,
     ) -> Response:
-        """Send, and wait for the head of the answer. Raises `UpstreamFailed`.
+        """Send, and wait for the head of the answer. Raises `UpstreamFailed`. May be called again where the
+        request before it did not run, whose answer is let go then.
 
         `last_check` is called when a connection is there, right before the first byte; it may raise too.
         The timeouts are in seconds: for a connection; from the end of the request to the head of the answer;
@@ -148,6 +149,7 @@ class UpstreamExchange:
         """
         if self.aborted:
             raise self.aborted
+        self.release()
         self._enter()
         connection = self._connection = self._pool.take() or await self._connect(connect_timeout)
         if self.aborted:

@@ -53,7 +53,11 @@ WRITTEN: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("how", WRITTEN)
-@pytest.mark.parametrize("secret", [SECRET, secrets.token_bytes(32), secrets.token_urlsafe(24).encode()])
+@pytest.mark.parametrize(
+    "secret",
+    [SECRET, secrets.token_bytes(32), secrets.token_urlsafe(24).encode()],
+    ids=["signs", "bytes", "token"],
+)
 def test_a_secret_is_found_however_it_is_written(how: str, secret: bytes) -> None:
     written = b"before " + WRITTEN[how](secret) + b" behind"
     assert found(("there", written), secret=secret) == {"there"}

@@ -5,6 +5,7 @@ query and the environment of a process; upstreams repeat whatever they are sent.
 a relay before NATS, and every file that is left, is then searched, by spellings that others would use too.
 """
 
+import asyncio
 import base64
 import json
 import secrets
@@ -20,10 +21,10 @@ from mcp import MCPError
 from tests.conftest import Nats, eventually
 from tests.e2e.by_hand import unwrapped
 from tests.e2e.capture import Capture
-from tests.e2e.fleets import Fleet, started_fleet
+from tests.e2e.fleets import NAMES, Fleet, started_fleet
 from tests.e2e.guarded import Forms, Guarded, text
 from tests.e2e.indiscreet import digest
-from tests.e2e.leaks import Leak, clickhouse, databases, files, search
+from tests.e2e.leaks import Haystack, Leak, clickhouse, databases, files, search
 from tests.e2e.people import Person
 from tests.providers.running import OAuthProvider, provider, provider_processes
 from tests.upstreams import serving
@@ -45,6 +46,7 @@ class Life:
     fleet: Fleet
     guarded: Guarded
     secrets: dict[str, bytes]
+    pages: list[Haystack] = field(default_factory=list)
     canary: str = field(default_factory=lambda: f"not secret {secrets.token_hex(8)}")
 
     async def run(self, indiscreet: str) -> None:
@@ -61,9 +63,12 @@ class Life:
         await self._revoke(mia)
         await self._connect(mia, "Reconnect")
         await self._reveal_token(mia)
+        await self._look_at_pages(mia, "/credentials", guarded.page, "/credentials/servers/wiki")
         await guarded.disconnect(mia)
         for person in (mia, await gate.administrator()):
             self.keep_all("cookie", person.browser.cookies)
+        admin = await gate.administrator()
+        await self._look_at_pages(admin, "/servers/tools", "/credentials", "/api/credentials", "/activity")
         await gate.recorded(2, server=guarded.slug, tool="reveal")
         await self._keep_tokens(mia)
 
@@ -139,6 +144,12 @@ class Life:
         await admin.api("PUT", "/api/credentials/tools/organization", stored)
         assert digest(key) in await self._digests(person, "tools")
 
+    async def _look_at_pages(self, person: Person, *paths: str) -> None:
+        for path in paths:
+            page = await person.browser.page(path)
+            assert page.status_code == 200, page.text
+            self.pages.append((f"the page {path}", page.content))
+
     async def _digests(self, person: Person, slug: str) -> set[str]:
         """Of what the server was sent."""
         async with person.client(self.fleet.gate.server(slug)) as client:
@@ -173,12 +184,14 @@ async def test_nothing_that_is_sent_logged_or_stored_has_a_secret_in_plain_text(
             life = Life(fleet, Guarded(fleet.gate, provider), keys)
             await life.run(indiscreet)
             await eventually(lambda: any(b"credential_deleted" in said for _, said in capture.heard()))
-            leaks = search(life.secrets, files(directory))  # as they are while they are in use
+            # Files as they are in use; the relay goes on meanwhile.
+            leaks = await asyncio.to_thread(search, life.secrets, files(directory))
+            await asyncio.gather(*(asyncio.to_thread(each.stop) for each in fleet.services.values()))
     finally:
         await capture.stop()
     nats.stop()
     everything = [
-        *capture.heard(), *files(directory), *files(nats.directory), *databases(directory),
+        *life.pages, *capture.heard(), *files(directory), *files(nats.directory), *databases(directory),
         clickhouse(directory / "data" / "clickhouse"),
     ]  # fmt: skip
     leaks += search(life.secrets, iter(everything))
@@ -187,8 +200,10 @@ async def test_nothing_that_is_sent_logged_or_stored_has_a_secret_in_plain_text(
     assert {"what was sent to NATS", "what was sent from NATS", "ClickHouse"} <= seen, seen
     assert any(place.startswith("the file jetstream/") for place in seen), "its files were looked into"
     assert "the database auth.db" in places(search({"email": b"mia@example.com"}, databases(directory)))
-    logged = places(search({"what the command logged": b"I was sent **"}, files(directory)))
-    assert logged == {"the file gateway.log"}
+    ended = places(search({"last words": b"Finished server process"}, files(directory)))
+    assert ended == {f"the file {name}.log" for name in NAMES}
+    said = places(search({"what the command wrote": b"I was sent ***"}, iter(life.pages)))
+    assert said == {"the page /servers/tools"}
     print(f"\n{len(life.secrets)} secrets, {sum(len(found) for _, found in everything):,} bytes")
 
 

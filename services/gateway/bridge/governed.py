@@ -79,9 +79,7 @@ class Governor:
             await ticket.admit(decision)
             allowed = partial(_check_both, check, ticket, flight)
             try:
-                return await errand.run(
-                    self._reach_or_renew(caller, ticket, decision, credential, allowed, act)
-                )
+                return await errand.run(self._reach(caller, decision, credential, allowed, act))
             except UpstreamFailed as failure:
                 if failure.reason == "cancelled":
                     # Whoever waited is gone, so it does not matter what is said.
@@ -94,25 +92,6 @@ class Governor:
                 if ticket.record.status == "admitted":
                     ticket.finish("cancelled", "cancelled", "it was given up before it was answered")
                 raise
-
-    async def _reach_or_renew(  # noqa: PLR0917  # as `_reach`
-        self,
-        caller: Caller,
-        ticket: Ticket,
-        decision: Decision,
-        credential: Opened,
-        allowed: Check,
-        act: Callable[[Endpoint, Check], Awaitable[T]],
-    ) -> T:
-        """Once more with a new credential where the upstream refuses the present one: a 401 says that the
-        request did not run."""
-        try:
-            return await self._reach(caller, decision, credential, allowed, act)
-        except UpstreamFailed as error:
-            renewed = await ticket.renewed(error, decision, credential)
-            if renewed is None:
-                raise
-            return await self._reach(caller, decision, renewed, allowed, act)
 
     async def _reach(
         self,
@@ -183,6 +162,7 @@ class GovernedEndpoint(Endpoint):
         ticket = Ticket(self._shared, self._caller, self._server, "POST")
         try:
             await _take(ticket, message)
+            await ticket.connected()
             return await self._governor.request(self._caller, ticket, message, emit, check)
         except Refused as error:
             ticket.deny(error)

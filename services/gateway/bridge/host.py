@@ -16,6 +16,7 @@ from services.gateway.bridge.register import IDLE, Hosted, Ids, Register
 from services.gateway.bridge.sse_front import HostedSseSession
 from services.gateway.bridge.upstreams import Upstreams
 from services.gateway.connection import UpstreamFailed
+from services.gateway.elicitation import declares
 from services.gateway.links.port import Endpoint
 from services.gateway.running import Flight, Stoppable, TooMany, moved_away
 from services.gateway.ticket import Caller, Shared, Ticket
@@ -74,7 +75,8 @@ class Host:
         if self.register.count(claims.subject) >= self._per_user:
             detail = f"you have {self._per_user} sessions open"
             raise ticket.refused("too_many_streams", detail, decision)
-        return self.ids.mint(self._shared.journal.replica, exchange.server, claims)
+        opens_urls = ticket.envelope is not None and declares(ticket.envelope)
+        return self.ids.mint(self._shared.journal.replica, exchange.server, claims, opens_urls=opens_urls)
 
     def _begin(self, exchange: Exchange, hosted: Hosted, decision: Decision) -> None:
         hosted.server = decision.server

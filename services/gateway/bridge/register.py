@@ -22,9 +22,10 @@ class Ids:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    def mint(self, replica: str, server: str, claims: Claims) -> bytes:
+    def mint(self, replica: str, server: str, claims: Claims, *, opens_urls: bool) -> bytes:
+        """A new one. `opens_urls`: see `Sessions.wrap`."""
         inner = b"%b%b.%b" % (PREFIX, replica.encode(), secrets.token_urlsafe(24).encode())
-        return self._sessions.wrap(inner, *self._bound_to(server, claims))
+        return self._sessions.wrap(inner, *self._bound_to(server, claims), opens_urls=opens_urls)
 
     def owner(self, session: bytes, server: str, claims: Claims) -> str | None:
         """The replica that hosts it; None if it was not given to this caller for this server."""

@@ -36,7 +36,7 @@ from services.gateway.links.port import (
     always,
 )
 from services.gateway.links.processes import Processes
-from services.gateway.links.route import Route
+from services.gateway.links.route import Renewed, Route
 from services.gateway.links.spoken_eras import Spoken, SpokenEras
 from services.gateway.pool import Pools
 from services.gateway.ticket import Caller
@@ -103,13 +103,15 @@ class Upstreams:
         decide: Callable[[Claims, Call], Decision],
         admit: Callable[[Claims, Call], Decision],
         replica: Callable[[], str],
+        renewed: Renewed,
     ) -> None:
         """`decide` decides by the log as it is known, lease or not, `admit` only with one.
 
-        `replica` names this one.
+        `replica` names this one. `renewed` finds newer credentials.
         """
         self._pools, self._tables, self._eras, self._processes = pools, tables, eras, processes
         self._decide, self._admit, self._replica = decide, admit, replica
+        self._renewed = renewed
         self._parameters: dict[tuple[str, str], Parameters] = {}
         self._endpoints: dict[tuple[object, ...], _HeldEndpoint] = {}
         self._closing = Tasks()
@@ -117,7 +119,8 @@ class Upstreams:
     def route(self, server: Server, credential: Opened, standing: Check = always) -> Route:
         """The way to an upstream over HTTP."""
         saw = self._eras.watcher(server.slug, server.url)
-        return replace(Route.to(server, self._pools, credential), saw=saw, standing=standing)
+        route = Route.to(server, self._pools, credential)
+        return replace(route, saw=saw, standing=standing, renewed=self._renewed)
 
     def _standing(self, caller: Caller, server: Server) -> Check:
         """For what keeps a session of `caller` going, between the requests that are decided one by one."""

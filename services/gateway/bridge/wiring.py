@@ -44,7 +44,14 @@ class Bridge:
         self._idle = shared.settings.gateway_session_idle
         self.review = Review(complete, self._review)
         self.upstreams = Upstreams(
-            shared.pools, shared.tables, eras, processes, decide=decide, admit=shared.decide, replica=replica
+            shared.pools,
+            shared.tables,
+            eras,
+            processes,
+            decide=decide,
+            admit=shared.decide,
+            replica=replica,
+            renewed=shared.wallet.renew,
         )
         self.governor = Governor(shared, self.upstreams)
         self._relaying = Relaying(bus, shared.tables, replica)

@@ -21,8 +21,6 @@ CAPABILITIES = {
     "sampling/createMessage": "sampling",
     "roots/list": "roots",
 }
-# mrtr "Supported Requests": in answer to what.
-MAY_ASK = {"tools/call", "prompts/get", "resources/read"}
 
 
 def may_be_asked(capabilities: bytes) -> bool:

@@ -23,7 +23,7 @@ from services.gateway.eras.subscriptions import Filter, announced_lists
 from services.gateway.eras.translation import Identity, inner
 from services.gateway.links.port import Check, Emit, Endpoint, OnClosed, OnFailed, always
 from services.gateway.messages import Message, NotAMessage, members, text
-from services.gateway.protocol import CANCELLED, INVALID_PARAMS, INVALID_REQUEST, LEVELS
+from services.gateway.protocol import CANCELLED, INVALID_PARAMS, INVALID_REQUEST, LEVELS, MAY_ASK
 
 log = structlog.get_logger(__name__)
 
@@ -247,7 +247,7 @@ class LegacyOverModern:
             kind = translation.result_type(response.result) if response.result else "complete"
             if kind == "complete":
                 return translation.legacy_response(raw, work.message.id, method)
-            if kind != "input_required" or method not in inputs.MAY_ASK:
+            if kind != "input_required" or method not in MAY_ASK:
                 detail = f"its answer to {method[:100]} is of a kind that no client knows: {kind[:40]!r}"
                 raise UpstreamFailed("upstream_bad_answer", detail)
             request = await self._next_round(request, response, round)

@@ -27,6 +27,7 @@ from services.gateway.protocol import (
     CANCELLED,
     INVALID_PARAMS,
     LEVELS,
+    MAY_ASK,
     META_CAPABILITIES,
     META_INFO,
     META_LOG_LEVEL,
@@ -115,7 +116,7 @@ class ModernOverLegacy:
         if method == "subscriptions/listen":
             return await self._listen(work)
         translation.refuse_untranslatable(method, "modern")
-        state = members(work.message.params).get("requestState") if method in inputs.MAY_ASK else None
+        state = members(work.message.params).get("requestState") if method in MAY_ASK else None
         if state is not None:
             return await self._resume(work, text(state))
         return await self._run(work)
@@ -126,7 +127,7 @@ class ModernOverLegacy:
         method, params = work.message.method, work.message.params
         if inputs.declined(inputs.answers_of(params)):  # of URLs, see `inputs.required_urls`
             raise failures.failed(failures.INPUT_DECLINED, "the server needs what was declined")
-        to_ask = method in inputs.MAY_ASK and inputs.may_be_asked(work.identity.capabilities)
+        to_ask = method in MAY_ASK and inputs.may_be_asked(work.identity.capabilities)
         digest = inputs.subject_digest(method, params) if to_ask else b""
         work.check()
         session = await self._pool.take(work.identity, to_ask=to_ask)
@@ -165,7 +166,7 @@ class ModernOverLegacy:
 
     def _response(self, response: bytes, session: LegacySession, work: _Work) -> bytes:
         method, error = work.message.method, failures.error_of(messages.read(response))
-        if messages.code_of(error) == URL_ELICITATION_REQUIRED and method in inputs.MAY_ASK:
+        if messages.code_of(error) == URL_ELICITATION_REQUIRED and method in MAY_ASK:
             result = inputs.required_urls(error, work.identity.capabilities)
             return messages.result(work.message.id, msgspec.Raw(result))
         return translation.modern_response(response, work.message.id, method, session.server_info)

@@ -1,7 +1,7 @@
 """The way of a message to one upstream over HTTP: where, with which credential, how patiently."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -22,6 +22,13 @@ _AGENT = (b"user-agent", b"lockgate")
 # Told of an answer that shows which era the upstream speaks: the era it was asked in, the method, the HTTP
 # status, the message. See spoken_eras.py.
 Saw: TypeAlias = Callable[[Era, str, int, bytes], None]
+# Another version of a credential that the upstream refused (HTTP 401), if there is one; raises
+# `UpstreamFailed`.
+Renewed: TypeAlias = Callable[[Opened], Awaitable[Opened | None]]
+
+
+async def no_other(_: Opened) -> None:
+    """What is refused stays refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,7 @@ class Route:
     message_limit: int = MESSAGE_LIMIT
     saw: Saw = lambda *_: None
     standing: Check = always
+    renewed: Renewed = no_other
     target: Target = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,26 +83,39 @@ class Route:
 
         `extra` headers are sent as they are; `target` must be of the same origin as the URL. `lasting` is a
         stream without an end of its own. While it runs, the exchange is in `running`, for who wants to
-        abort it. Raises `UpstreamFailed`.
+        abort it. Where the credential is refused, the request is sent once more with a newer one: after a 401
+        it has not run, whatever else has of the call that it belongs to. Raises `UpstreamFailed`.
         """
-        target = with_query(target or self.target, self.credential.query)
-        sent = headers.upstream([_AGENT, *given], self.credential.headers, session, has_body=body is not None)
-        head = request_head(method, target, [*sent, *extra], None if body is None else len(body))
-        exchange = UpstreamExchange(self.pools.pool(target.origin, self.slug), lasting=lasting)
-        if running is not None:
-            running.add(exchange)
-        try:
-            response = await exchange.run(
-                head,
+        target = target or self.target
+
+        async def run(credential: Opened) -> Response:
+            sent = headers.upstream([_AGENT, *given], credential.headers, session, has_body=body is not None)
+            return await exchange.run(
+                request_head(
+                    method,
+                    with_query(target, credential.query),
+                    [*sent, *extra],
+                    None if body is None else len(body),
+                ),
                 body or b"",
                 self.connect_timeout,
                 self.response_timeout,
                 check,
                 idle_timeout=self.idle_timeout,
             )
+
+        credential = self.credential
+        exchange = UpstreamExchange(self.pools.pool(target.origin, self.slug), lasting=lasting)
+        if running is not None:
+            running.add(exchange)
+        try:
+            response = await run(credential)
+            if response.status == 401 and (newer := await self.renewed(credential)):
+                credential = newer
+                response = await run(credential)
             response.check()
-            if self.credential.redactor:
-                response.redact(self.credential.redactor)
+            if credential.redactor:
+                response.redact(credential.redactor)
             yield response
         except asyncio.CancelledError:
             exchange.abort(UpstreamFailed("cancelled", "nobody waits for it any longer"))

@@ -125,7 +125,7 @@ class SpokenEras:
 
     def __init__(self) -> None:
         self._facts: dict[tuple[str, str, Era], tuple[bool, float]] = {}
-        self._probes: dict[tuple[str, str, tuple[Header, ...]], asyncio.Task[Spoken]] = {}
+        self._probes: dict[tuple[object, ...], asyncio.Task[Spoken]] = {}
 
     def speaks(self, slug: str, url: str, era: Era) -> bool | None:
         """Whether a server speaks `era`, if that is known."""
@@ -177,7 +177,8 @@ class SpokenEras:
         """
         if known := self.known(route.slug, route.url):
             return known
-        key = (route.slug, route.url, tuple(route.credential.headers))
+        credential = route.credential
+        key = (route.slug, route.url, *credential.headers, *credential.query.items())
         if key not in self._probes:
             task = self._probes[key] = asyncio.create_task(self._probe(route), name="era-probe")
             task.add_done_callback(lambda task: self._probed(key, task))

@@ -1,14 +1,15 @@
-"""A token that the upstream refuses, in the bridged lane: what got the 401 is sent again, and nothing else."""
+"""A token that the upstream refuses, in the bridged lane: what got the 401 is sent again, nothing else is."""
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 import pytest
 
 from libs.common.control.entries import CredentialVersion, Group, Server, ServerAccess, origin_of
-from libs.common.errors import Conflict
+from libs.common.errors import Conflict, LockgateError
 from libs.common.requests import (
     OPEN_CREDENTIAL,
     REFRESH_CREDENTIAL,
@@ -20,6 +21,7 @@ from libs.common.requests import (
     credential_context,
 )
 from libs.common.sealed import seal
+from tests.unit.gateway.bridge_made import INITIALIZE
 from tests.unit.gateway.conftest import PUBLIC_URL, Exchange, House, token
 from tests.unit.gateway.links_made import META
 
@@ -32,12 +34,17 @@ class NeedsAttention(Conflict):
     type = "credential-attention"
 
 
+class ProviderFailed(LockgateError):
+    type = "provider-failed"
+
+
 class Tokens:
     """A credentials service that has `token-<version>` for the organization."""
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self.version, self.good = 1, True
+        self.version = 1
+        self.fails: LockgateError | None = None
         self.refreshes: list[int] = []
 
     async def start(self) -> None:
@@ -59,8 +66,8 @@ class Tokens:
 
     async def refresh(self, query: RefreshCredential) -> RefreshedCredential:
         self.refreshes.append(query.version)
-        if not self.good:
-            raise NeedsAttention
+        if self.fails:
+            raise self.fails
         if query.version == self.version:
             self.version += 1
             await self.tell()
@@ -68,7 +75,7 @@ class Tokens:
 
 
 class LegacyServer:
-    """Of 2025-11-25, by hand: it takes `good` only, and breaks off each call, whose rest is fetched by GET."""
+    """Of 2025-11-25, by hand: takes `good` tokens, and breaks off each call, whose rest is fetched by GET."""
 
     def __init__(self) -> None:
         self.good = {"token-1"}
@@ -131,17 +138,87 @@ async def server(house: House, tokens: Tokens) -> LegacyServer:
     return server
 
 
-async def call(house: House) -> Any:
-    params = {"name": "echo", "arguments": {}, "_meta": META}
-    body = house.message("tools/call", params)
-    return (await house.post(body, BEARER, SLUG, **MODERN)).json()
+Ask = Callable[[], Awaitable[Any]]
 
 
-async def test_a_call_that_runs_is_not_run_again_when_its_stream_cannot_be_resumed_with_the_old_token(
-    house: House, tokens: Tokens, server: LegacyServer
+async def _by_request(house: House) -> Ask:
+    """A client of 2026-07-28."""
+
+    async def ask() -> Any:
+        params = {"name": "echo", "arguments": {}, "_meta": META}
+        return (await house.post(house.message("tools/call", params), BEARER, SLUG, **MODERN)).json()
+
+    return ask
+
+
+async def _in_session(house: House) -> Ask:
+    """A client of 2025-11-25, which has begun its session."""
+    begun = await house.post(house.message("initialize", INITIALIZE, id=0), BEARER, SLUG)
+    session = {"mcp_session_id": begun.headers["mcp-session-id"]}
+    ids = itertools.count(1)
+
+    async def ask() -> Any:
+        body = house.message("tools/call", {"name": "echo", "arguments": {}}, id=next(ids))
+        return (await house.post(body, BEARER, SLUG, **session)).json()
+
+    return ask
+
+
+@pytest.fixture(params=[_by_request, _in_session], ids=["modern client", "legacy client"])
+async def ask(request: pytest.FixtureRequest, house: House, server: LegacyServer) -> Ask:
+    """A call by a client of the one or the other era."""
+    asking: Ask = await request.param(house)
+    return asking
+
+
+async def test_a_refused_token_is_renewed_once_and_the_call_runs_once(
+    tokens: Tokens, server: LegacyServer, ask: Ask
+) -> None:
+    assert "result" in await ask()
+    server.good = {"token-2"}
+    assert "result" in await ask()
+    assert len(server.ran) == 2
+    assert tokens.refreshes == [1]
+
+
+async def test_a_call_that_runs_is_not_run_again_when_its_stream_needs_a_new_token(
+    tokens: Tokens, server: LegacyServer, ask: Ask
 ) -> None:
     server.on_call = lambda: server.good.symmetric_difference_update({"token-1", "token-2"})
-    answer = await call(house)
+    assert "result" in await ask()
     assert len(server.ran) == 1
-    assert answer["result"]["content"] == []
     assert tokens.refreshes == [1]
+
+
+async def test_what_it_speaks_is_found_out_with_a_new_token(
+    house: House, tokens: Tokens, server: LegacyServer
+) -> None:
+    server.good = {"token-2"}
+    ask = await _in_session(house)
+    assert "result" in await ask()
+    assert tokens.refreshes == [1]
+
+
+@pytest.mark.parametrize(
+    ("fails", "reason", "link"),
+    [
+        (NeedsAttention(), "credential_attention", True),
+        (ProviderFailed(), "credential_unavailable", False),
+    ],
+)
+async def test_why_there_is_no_new_token_is_told_and_nothing_runs(
+    tokens: Tokens, server: LegacyServer, ask: Ask, fails: LockgateError, reason: str, link: bool
+) -> None:
+    server.good, tokens.fails = {"token-2"}, fails
+    error = (await ask())["error"]
+    assert error["data"]["reason"] == reason
+    assert ("url" in error["data"]) == link
+    assert not server.ran
+
+
+async def test_a_token_that_is_refused_again_is_not_renewed_again(
+    tokens: Tokens, server: LegacyServer, ask: Ask
+) -> None:
+    server.good = set()
+    assert (await ask())["error"]["data"]["reason"] == "upstream_unauthorized"
+    assert len(tokens.refreshes) == 1

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from libs.common.control.entries import CredentialVersion, origin_of
+from libs.common.control.entries import CredentialVersion, Server, origin_of
 from libs.common.errors import Conflict
 from libs.common.requests import (
     OPEN_CREDENTIAL,
@@ -77,6 +77,9 @@ async def vault(house: House) -> AsyncIterator[MakeVault]:
         await house.bus.serve(OPEN_CREDENTIAL, OpenCredential, made.open)
         await house.bus.serve(REFRESH_CREDENTIAL, RefreshCredential, made.refresh)
         await house.bus.client.flush()
+        if renewable:  # keys are not
+            url = house.upstream.url
+            await house.put(Server(version=2, slug="keyed", name="Keyed", url=url, auth="oauth"))
         await made.put()
         return made
 
@@ -128,13 +131,16 @@ async def test_a_call_is_not_made_a_third_time(house: House, vault: MakeVault) -
     assert len(house.upstream.seen) == 2
 
 
-async def test_who_cannot_renew_it_is_told_where_to_connect(house: House, vault: MakeVault) -> None:
-    await vault(bearer, renewable=False)
+async def test_a_refused_key_is_not_renewed_and_who_has_it_is_told_where_to_connect(
+    house: House, vault: MakeVault
+) -> None:
+    made = await vault(bearer, renewable=False)
     house.upstream.script = only_takes()
     error = (await house.call(bearer=BEARER, server="keyed")).json()["error"]
     assert PAGE in error["message"]
     assert error["data"]["url"] == PAGE
     assert len(house.upstream.seen) == 1
+    assert made.refreshes == []
 
 
 async def test_a_missing_credential_and_one_that_is_no_longer_good_name_the_page(

@@ -512,6 +512,13 @@ class TestRedaction:
             b'{"error":"no ' + b"*" * len(written) + b'"}'
         )
 
+    def test_in_json_that_is_a_text_in_json_as_results_of_tools_have_it(self) -> None:
+        key = 'pass"word\\/<1234>'
+        redactor = Redactor([(b"x-password", key.encode())])
+        result = json.dumps({"content": [{"type": "text", "text": json.dumps({"told": key})}]})
+        shown = json.loads(redactor.whole(result.encode()))["content"][0]["text"]
+        assert set(json.loads(shown)["told"]) == {"*"}
+
     def test_what_basic_authentication_holds(self) -> None:
         word = base64.b64encode(b"lockgate:hunter2-hunter2")
         redactor = Redactor([(b"authorization", b"Basic " + word)])

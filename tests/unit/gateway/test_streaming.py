@@ -119,8 +119,8 @@ async def come_to_rest(measure: Callable[[], int]) -> None:
 
 async def test_as_large_a_request_as_is_allowed_arrives_unchanged(gateway: Replica) -> None:
     gateway.upstream.answers(JSON, one_body)
-    frame = len(call("upload", b'""'))
-    body = call("upload", b'"' + b"x" * (4 * 1024 * 1024 - frame) + b'"')
+    frame = len(call("upload", b'{"data":""}'))
+    body = call("upload", b'{"data":"' + b"x" * (4 * 1024 * 1024 - frame) + b'"}')
     assert len(body) == 4 * 1024 * 1024
     answer = await gateway.ask(body)
     assert answer.status == 200

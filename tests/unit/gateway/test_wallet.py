@@ -1,5 +1,6 @@
 """Credentials held in memory: which version is used when the log and an answer differ."""
 
+import time
 from typing import Any, cast
 
 import msgspec
@@ -8,7 +9,14 @@ import pytest
 from libs.common.bus import Bus
 from libs.common.control.entries import CredentialVersion, Server, key_of
 from libs.common.control.tables import Tables
-from libs.common.requests import Injection, OpenCredential, SealedCredential, credential_context
+from libs.common.requests import (
+    REFRESH_CREDENTIAL,
+    Injection,
+    OpenCredential,
+    RefreshedCredential,
+    SealedCredential,
+    credential_context,
+)
 from libs.common.sealed import seal
 from services.gateway.credentials import Wallet
 
@@ -19,11 +27,13 @@ class Vault:
     """Answers with the version that the test says, whatever the log says."""
 
     version = 1
+    expires_at = 0.0
 
     async def request(self, _: str, query: OpenCredential, __: Any, timeout: float) -> SealedCredential:
         secret = msgspec.json.encode(Injection(headers={"X-Api-Key": f"secret {self.version}"}))
         context = credential_context(query.slug, query.user, self.version)
-        return SealedCredential(version=self.version, box=seal(secret, query.public_key, context))
+        box = seal(secret, query.public_key, context)
+        return SealedCredential(version=self.version, box=box, expires_at=self.expires_at)
 
 
 def named(tables: Tables, version: int) -> CredentialVersion:
@@ -78,3 +88,39 @@ async def test_a_removed_credential_is_not_held(tables: Tables) -> None:
     await wallet.open(KEY)
     tables.apply(f"credential.{KEY}", None)
     assert wallet.held(KEY) is None
+
+
+@pytest.mark.parametrize(("seconds", "held"), [(60.0, True), (-1.0, False)])
+async def test_what_has_expired_is_asked_for_again(tables: Tables, seconds: float, held: bool) -> None:
+    vault = Vault()
+    vault.expires_at = time.time() + seconds
+    wallet = Wallet(cast(Bus, vault), tables)
+    await wallet.open(KEY)
+    assert (wallet.held(KEY) is not None) == held
+
+
+async def test_a_token_for_where_the_server_is_now_is_not_sent_to_where_it_was(tables: Tables) -> None:
+    """It moved while its token was renewed."""
+
+    def server_at(url: str) -> None:
+        server = Server(version=2, slug="demo", name="Demo", url=url, auth="oauth")
+        tables.apply(key_of(server), msgspec.json.encode(server))
+
+    class Moving(Vault):
+        moves = False
+
+        async def request(self, subject: str, query: Any, reply: Any, timeout: float) -> Any:
+            if subject != REFRESH_CREDENTIAL:
+                return await super().request(subject, query, reply, timeout)
+            self.version += 1
+            if self.moves:
+                server_at("http://elsewhere.example/mcp")
+            return RefreshedCredential(version=self.version)
+
+    server_at("http://u.example/mcp")
+    vault = Moving()
+    wallet = Wallet(cast(Bus, vault), tables)
+    renewed = await wallet.renew(await wallet.open(KEY))
+    assert renewed and renewed.version == 2
+    vault.moves = True
+    assert await wallet.renew(renewed) is None

@@ -118,9 +118,8 @@ class Wallet:
         return opened
 
     async def renew(self, refused: Opened) -> Opened | None:
-        """Another version of what the upstream `refused`, for the same origin; None if there is none, and
-        never one of a key. However many calls were refused, it is asked for once. Raises `UpstreamFailed`: it
-        cannot be had, or not now."""
+        """Another version of what the upstream `refused`, for the same origin; None if there is none, as with
+        keys. However many calls were refused, it is asked for once. Raises `UpstreamFailed`."""
         server = self._tables.servers.get(refused.key.partition(".")[0])
         if server is None or server.auth != "oauth":
             return None

@@ -40,6 +40,7 @@ def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
     Raises `OSError` for a file that cannot be used.
     """
     context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # by default it is what the system's OpenSSL says
     context.set_alpn_protocols(["http/1.1"])
     if ca_file:
         context.load_verify_locations(ca_file)

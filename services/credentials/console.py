@@ -76,29 +76,27 @@ async def show_server(request: Request, user: Member, slug: str, work: Work) -> 
 
 @router.post("/servers/{slug}/mine")
 async def store_mine(request: Request, user: Member, slug: str, work: Work) -> Response:
-    form = CredentialForm.of(await request.form())
-    try:
-        server = await require_usable(work, user, slug)
-        form.check_origin(server)
-        owner = Owner(slug, user.id)
-        done = await store_values(work, user, owner, server, values=form.values, label=form.label)
-    except LockgateError as error:
-        return await _page(request, work, user, slug, Entered(error, mine=form))
-    notice = notices.after(f"Your credential for {server.name} is stored.", done.receipt)
-    return notices.redirect(f"/credentials/servers/{slug}", notice, work.settings)
+    return await _store(request, work, user, Owner(slug, user.id))
 
 
 @router.post("/servers/{slug}/organization")
 async def store_for_organization(request: Request, admin: Administrator, slug: str, work: Work) -> Response:
-    form = CredentialForm.of(await request.form())
+    return await _store(request, work, admin, Owner(slug, ORGANIZATION))
+
+
+async def _store(request: Request, work: Parts, user: User, owner: Owner) -> Response:
+    """What `user` has entered for `owner`: themselves, or the organization, whose credentials serve more than
+    those servers that the administrator may use."""
+    form, slug, own = CredentialForm.of(await request.form()), owner.slug, owner.user != ORGANIZATION
     try:
-        server = await require_server(work, slug)
+        server = await (require_usable(work, user, slug) if own else require_server(work, slug))
         form.check_origin(server)
-        owner = Owner(slug, ORGANIZATION)
-        done = await store_values(work, admin, owner, server, values=form.values, label=form.label)
+        done = await store_values(work, user, owner, server, values=form.values, label=form.label)
     except LockgateError as error:
-        return await _page(request, work, admin, slug, Entered(error, organization=form))
-    notice = notices.after(f"The organization’s credential for {server.name} is stored.", done.receipt)
+        entered = Entered(error, mine=form) if own else Entered(error, organization=form)
+        return await _page(request, work, user, slug, entered)
+    whose = "Your" if own else "The organization’s"
+    notice = notices.after(f"{whose} credential for {server.name} is stored.", done.receipt)
     return notices.redirect(f"/credentials/servers/{slug}", notice, work.settings)
 
 

@@ -107,12 +107,12 @@ class Wallet:
         opened = Opened(
             headers,
             redactor,
-            injection.environment,
-            sealed.version,
-            injection.query,
-            key,
-            sealed.expires_at,
-            origin,
+            environment=injection.environment,
+            version=sealed.version,
+            query=injection.query,
+            key=key,
+            expires_at=sealed.expires_at,
+            origin=origin,
         )
         self._opened[key] = (sealed.version, opened)
         return opened

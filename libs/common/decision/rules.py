@@ -97,6 +97,11 @@ def _outcomes(climb: "Climb", uses: list[tuple[Subject, tuple["_Ready", ...]]]) 
                 break
 
 
+def in_order(rules: Iterable[Rule]) -> list[Rule]:
+    """`rules` as they are looked at."""
+    return sorted(rules, key=lambda rule: (-rule.priority, rule.effect == "allow", rule.id))
+
+
 # -- which rules apply -----------------------------------------------------------------------------
 
 
@@ -136,8 +141,7 @@ class Index:
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self.rules = rules
-        enabled = [rule for rule in rules.values() if rule.enabled]
-        enabled.sort(key=lambda rule: (-rule.priority, rule.effect == "allow", rule.id))
+        enabled = in_order(rule for rule in rules.values() if rule.enabled)
         self._ready = [_Ready.of(rule) for rule in enabled]
         self._users = {rule.scope_id for rule in enabled if rule.scope == "user"}
         self._groups = {rule.scope_id for rule in enabled if rule.scope == "group"}

@@ -51,7 +51,7 @@ async def put_access(
 ) -> Response:
     """Make everything as the document says, or nothing: with `If-Match`, if it still is as the plan said."""
     tables, etag = _frozen(known), _etag(if_match)
-    slugs = await to_thread(_slugs, work)
+    slugs = await to_thread(work.store.servers.slugs)
 
     def wish(present: State) -> State:
         return body.state(present, tables.users, slugs)
@@ -65,7 +65,6 @@ async def put_access(
     made = [
         Difference(
             change.keys[0],
-            "create" if change.before is None else "remove" if change.after is None else "change",
             change.before.record() if change.before else None,
             change.after.record() if change.after else None,
         )
@@ -99,10 +98,6 @@ def _named(each: Difference, users: Mapping[str, User]) -> Difference:
     if kind != "member" or name not in users:
         return each
     return replace(each, key=f"member.{users[name].email}")
-
-
-def _slugs(work: Parts) -> frozenset[str]:
-    return frozenset(server.slug for server in work.store.servers.list(limit=ALL))
 
 
 def _frozen(tables: Tables) -> Tables:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from libs.common.control.entries import Effect, Rule, RuleScope, User
 from libs.common.control.tables import Tables
 from libs.common.decision.conditions import VARIABLES, InvalidCondition
+from libs.common.decision.rules import in_order
 from libs.common.errors import BadRequest, LockgateError
 from libs.common.web import notices
 from libs.common.web.notices import Notice
@@ -106,8 +107,7 @@ class RemovalForm(BaseModel):
 @router.get("/groups/rules")
 async def list_rules(request: Request, _: Administrator, work: Work, known: Known) -> Response:
     """In the order in which they are looked at."""
-    rules = await to_thread(work.store.rules.list, "", ALL)
-    rules.sort(key=lambda rule: (-rule.priority, rule.effect == "allow", rule.id))
+    rules = in_order(await to_thread(work.store.rules.list, "", ALL))
     return show(request, "rules.html", rules=rules, scopes={rule.id: _scope(known, rule) for rule in rules})
 
 

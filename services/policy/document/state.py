@@ -46,9 +46,12 @@ class Difference:
     `after` are what the document can say of it."""
 
     key: str
-    what: What
     before: Any
     after: Any
+
+    @property
+    def what(self) -> What:
+        return "create" if self.before is None else "remove" if self.after is None else "change"
 
 
 def differences(present: State, wanted: State) -> Iterator[Difference]:
@@ -65,8 +68,7 @@ def _between(kind: str, present: Mapping[str, Any], wanted: Mapping[str, Any]) -
     for name in sorted(present.keys() | wanted.keys()):
         before, after = present.get(name), wanted.get(name)
         if before != after:
-            what: What = "create" if before is None else "remove" if after is None else "change"
-            yield Difference(f"{kind}.{name}", what, _told(before), _told(after))
+            yield Difference(f"{kind}.{name}", _told(before), _told(after))
 
 
 def _unversioned(entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,11 @@ class Servers:
         with self._database.read() as session:
             return list(load_all(session, session.exec(query)))
 
+    def slugs(self) -> frozenset[str]:
+        """Those of all servers, without what is known of them."""
+        with self._database.read() as session:
+            return frozenset(session.exec(select(ServerRow.slug)))
+
     def get(self, slug: str) -> Server:
         """Raises `UnknownServer`."""
         with self._database.read() as session:

@@ -32,6 +32,17 @@ __all__ = ["provider", "provider_processes"]
 LEASE = 1.0  # seconds; short, so that tests of expiry are
 
 
+@pytest.fixture
+async def ada(sign_in: SignIn) -> Person:
+    """A member. She has to sign in before the service starts."""
+    return await sign_in("member", "ada")
+
+
+@pytest.fixture
+async def admin(sign_in: SignIn) -> Person:
+    return await sign_in("admin", "root")
+
+
 def master_key() -> str:
     """A new master key as the setting takes it."""
     return base64.b64encode(secrets.token_bytes(32)).decode()

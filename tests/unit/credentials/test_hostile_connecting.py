@@ -19,22 +19,12 @@ from services.credentials.oauth.provider import OAuthSettings
 from services.credentials.oauth.web import Web
 from services.credentials.settings import CredentialsSettings
 from tests.providers.running import OAuthProvider
-from tests.unit.conftest import ControlLog, Person, SignIn
+from tests.unit.conftest import ControlLog, Person
 from tests.unit.credentials.oauth_made import REDIRECT, SLUG, House, opened
 
 PATH = f"/api/credentials/servers/{SLUG}/oauth"
 ENTERED = {"client_id": "lockgate-at-provider", "client_secret": "s3cret-of-the-client"}
 EVIL = "https://evil.example.com"
-
-
-@pytest.fixture
-async def ada(sign_in: SignIn) -> Person:
-    return await sign_in("member", "ada")
-
-
-@pytest.fixture
-async def admin(sign_in: SignIn) -> Person:
-    return await sign_in("admin", "root")
 
 
 @pytest.fixture

@@ -16,18 +16,8 @@ from tests.unit.credentials.oauth_made import REDIRECT, SLUG, House, guarded, op
 
 
 @pytest.fixture
-async def ada(sign_in: SignIn) -> Person:
-    return await sign_in("member", "ada")
-
-
-@pytest.fixture
 async def bob(sign_in: SignIn) -> Person:
     return await sign_in("member", "bob")
-
-
-@pytest.fixture
-async def admin(sign_in: SignIn) -> Person:
-    return await sign_in("admin", "root")
 
 
 @pytest.fixture

@@ -10,22 +10,12 @@ from libs.common.control.entries import Server
 from services.credentials.settings import CredentialsSettings
 from tests.conftest import eventually
 from tests.providers.running import OAuthProvider
-from tests.unit.conftest import ControlLog, Person, SignIn
+from tests.unit.conftest import ControlLog, Person
 from tests.unit.credentials.oauth_made import REDIRECT, SLUG, House, guarded, opened
 
 PATH = f"/api/credentials/servers/{SLUG}/oauth"
 PAGE = f"/credentials/servers/{SLUG}/oauth"
 ENTERED = {"client_id": "lockgate-at-provider", "client_secret": "s&cret:with=signs"}
-
-
-@pytest.fixture
-async def ada(sign_in: SignIn) -> Person:
-    return await sign_in("member", "ada")
-
-
-@pytest.fixture
-async def admin(sign_in: SignIn) -> Person:
-    return await sign_in("admin", "root")
 
 
 @pytest.fixture

@@ -12,13 +12,8 @@ from services.credentials.oauth.domain import Client, Connection
 from services.credentials.settings import CredentialsSettings
 from tests.conftest import Nats, eventually
 from tests.providers.running import OAuthProvider
-from tests.unit.conftest import ControlLog, Person, Shipped, SignIn
+from tests.unit.conftest import ControlLog, Person, Shipped
 from tests.unit.credentials.oauth_made import SLUG, House, opened
-
-
-@pytest.fixture
-async def ada(sign_in: SignIn) -> Person:
-    return await sign_in("member", "ada")
 
 
 @pytest.fixture
